@@ -1,0 +1,123 @@
+// Package bolt runs one task of one bolt: it fetches frames, has the bolt execute their tuples, commits state, publishes what was emitted, reports to
+// the ledger and acknowledges, in the order that PROTOCOL's guarantees rest on. Services build loops of it, meshtest drives it step by step; users
+// implement Bolt. It never names a vendor, reads a clock of its own or starts a goroutine.
+package bolt
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Bolt is what the author of a node writes. One loop calls it, never two at once for the same task.
+type Bolt interface {
+	// Execute handles t and emits through c. t and its payload are only valid during the call. An error that is neither Retry, Reject nor
+	// Unavailable is retried with backoff up to the node's limit, then dead-lettered. A stateful bolt that returns an error must
+	// have left its state as it was.
+	Execute(ctx context.Context, t *tuple.Tuple, c *Collector) error
+}
+
+// Stateful is a bolt with keyed state: its tuples are applied exactly once, in order per group.
+type Stateful interface {
+	Bolt
+	// Group returns the group that t belongs to; the router and the bolt use the same function. ok is false when t concerns no group (a field is
+	// absent): it then counts as handled.
+	Group(t *tuple.Tuple) (group string, ok bool)
+	// Keys adds the state keys that Execute or Tick will read for group, so that a batch loads them in one round trip.
+	Keys(group string, add func(key string))
+	// Due says which entries of the agenda a tick concerns: those whose At is at most until. ok is false when the tick means nothing to it.
+	Due(tick Tick) (until int64, ok bool)
+	// Tick handles one due group. Its agenda entry has been removed; the bolt adds it again if it wants to be called again.
+	Tick(ctx context.Context, tick Tick, group string, c *Collector) error
+}
+
+// Finisher is a bolt that does its work once per batch, after all tuples were executed and before anything is published.
+type Finisher interface {
+	// Finish completes the batch. Failures name the tuples (by their order of Execute in this batch) that cannot be handled; err concerns all.
+	Finish(ctx context.Context, c *Collector) (failures []Failure, err error)
+}
+
+// Failure is one tuple of a batch that Finish could not handle.
+type Failure struct {
+	Index int
+	Err   error
+}
+
+// Tick is an entry of the topology's tick log, as a bolt sees it.
+type Tick struct {
+	N         int64    `json:"n"`
+	Time      int64    `json:"time"`      // processing time, ms
+	Last      int64    `json:"last"`      // processing time of the entry before
+	Watermark int64    `json:"watermark"` // event time below which every reading has been processed, ms; math.MinInt64 when unknown
+	Flush     bool     `json:"flush"`     // everything open is to be emitted, whatever the time
+	Nodes     []string `json:"nodes"`     // the nodes that are due; each gets the tick on all its tasks
+}
+
+// Emission is what a bolt gives to the collector.
+type Emission struct {
+	Stream  string // "" means tuple.DefaultStream
+	Key     string // the device
+	Time    int64  // event time, ms
+	Payload []byte // a JSON object; the collector keeps it
+}
+
+// Collector takes what a bolt emits while it handles one tuple, and lends it the state of its task.
+type Collector struct {
+	group     string
+	emissions []Emission
+	state     *state.View
+	agenda    map[string]int64 // this batch's; strike marks a removal
+}
+
+// strike in an agenda map stands for a removed entry.
+const strike = int64(-1 << 63)
+
+// Emit hands e on along the node's edges.
+func (c *Collector) Emit(e Emission) {
+	if e.Stream == "" {
+		e.Stream = tuple.DefaultStream
+	}
+	c.emissions = append(c.emissions, e)
+}
+
+// Group returns the group that is being handled.
+func (c *Collector) Group() string { return c.group }
+
+// State returns the task's state; nil for bolts that are not Stateful.
+func (c *Collector) State() *state.View { return c.state }
+
+// Wake puts the current group on the task's agenda: Tick is called for it once a tick's until reaches at. It replaces an earlier at.
+func (c *Collector) Wake(at int64) { c.agenda[c.group] = at }
+
+// Rest takes the current group off the agenda.
+func (c *Collector) Rest() { c.agenda[c.group] = strike }
+
+// retry, reject and unavailable classify an error.
+type retry struct {
+	error
+	after time.Duration
+}
+type reject struct{ error }
+type unavailable struct{ error }
+
+func (e retry) Unwrap() error       { return e.error }
+func (e reject) Unwrap() error      { return e.error }
+func (e unavailable) Unwrap() error { return e.error }
+
+// Retry marks err as worth another try, not before after; the tries count towards the node's limit.
+func Retry(err error, after time.Duration) error { return retry{err, after} }
+
+// Reject marks err as final: the tuple is dead-lettered at once.
+func Reject(err error) error { return reject{err} }
+
+// Unavailable marks err as the outage of a dependency: it is waited out, without limit, and never dead-letters anything.
+func Unavailable(err error) error { return unavailable{err} }
+
+// IsUnavailable reports whether err, or one that it wraps, is an outage.
+func IsUnavailable(err error) bool { return errors.As(err, new(unavailable)) }
+
+// IsReject reports whether err, or one that it wraps, is final.
+func IsReject(err error) bool { return errors.As(err, new(reject)) }

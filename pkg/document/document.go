@@ -1,0 +1,46 @@
+// Package document is what output stores: the contract of a document store with its two kinds of write, insert-once and replace-by-higher-version.
+// The output bolt writes through it and the tools read; pkg/mongo and pkg/sqlite implement it, documenttest.Run checks them.
+// It never interprets a document's fields, except for _id and time.
+package document
+
+import "context"
+
+// Document is one JSON object for a collection.
+type Document struct {
+	Collection string
+	ID         string // also the body's "_id"
+	Version    int64  // 0: inserted once, later ones of the same ID are ignored; otherwise it replaces a stored one of a lower version
+	Body       []byte // a JSON object with "_id"; a top-level "time" in RFC 3339 is stored as the database's own time type
+}
+
+// Refusal is a document that the store will never accept, and why.
+type Refusal struct {
+	Index int // in the slice given to Write
+	Err   error
+}
+
+// Index asks for an index on a collection. A leading "-" on a field means descending.
+type Index struct {
+	Collection string
+	Fields     []string
+	Unique     bool
+	TTL        int64 // seconds after the field's time at which documents vanish; 0: never. Where the store has no TTL it says so with an error
+}
+
+// Store keeps documents.
+type Store interface {
+	// Write stores docs in any order. A document whose ID is there already counts as stored. An error means that any of them may or may not
+	// be stored: write all again. Refusals are final, and concern only the documents they name.
+	Write(ctx context.Context, docs []Document) ([]Refusal, error)
+	// Ensure creates the indexes that are missing.
+	Ensure(ctx context.Context, indexes []Index) error
+	// Collections lists the collections that hold documents, sorted.
+	Collections(ctx context.Context) ([]string, error)
+	// Count returns the number of documents in a collection.
+	Count(ctx context.Context, collection string) (int64, error)
+	// Each calls f with every document as JSON, in order of insertion where the store knows it, until f returns an error.
+	Each(ctx context.Context, collection string, f func(body []byte) error) error
+	// Drop deletes a collection.
+	Drop(ctx context.Context, collection string) error
+	Close() error
+}

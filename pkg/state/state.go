@@ -1,0 +1,113 @@
+// Package state is keyed state with an owner: the contract of a durable store, a bounded local cache of committed values in front of it, and a
+// store in memory. The engine loads, commits and recovers stateful bolts through it; pkg/redis and pkg/sqlite implement it, statetest.Run checks them.
+// It never decides what a value means, and never holds an uncommitted value for longer than one batch.
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Errors that every Store returns, wrapped.
+var (
+	// ErrFenced: a later owner has claimed the task, or a later generation the origin. Stop: publish nothing, acknowledge nothing.
+	ErrFenced = errors.New("fenced: a later owner has taken over")
+	// ErrConflict: the log is not as long as the caller believed. Read it again.
+	ErrConflict = errors.New("the log has a different length")
+)
+
+// Task names one partition of a stateful node, the unit of ownership: its keys, floors and applied ids commit together.
+type Task struct {
+	Topology, Node string
+	Index          int32
+}
+
+// String returns topology/node/index.
+func (t Task) String() string { return fmt.Sprintf("%s/%s/%d", t.Topology, t.Node, t.Index) }
+
+// Store keeps what must survive a worker. Any error other than ErrFenced from Commit means that its outcome is unknown.
+type Store interface {
+	// Claim raises the task's fence by one and returns it: the caller's epoch. Commits of earlier epochs are refused from then on.
+	Claim(ctx context.Context, t Task) (epoch uint64, err error)
+	// Head returns the floors and the applied ids. Call it after Claim, before taking messages.
+	Head(ctx context.Context, t Task) (Head, error)
+	// Load returns the values of keys in their order, nil where there is none, in one round trip.
+	Load(ctx context.Context, t Task, keys []string) ([][]byte, error)
+	// Outputs returns what was recorded for an applied id, slices in order.
+	Outputs(ctx context.Context, t Task, id tuple.ID) ([][]byte, error)
+	// Due returns at most limit entries of the task's agenda that lie after the cursor and whose At is at most until, ordered by key.
+	Due(ctx context.Context, t Task, until int64, after string, limit int) ([]Due, error)
+	// Commit applies b in one transaction, provided the fence still is epoch.
+	Commit(ctx context.Context, t Task, epoch uint64, b *Batch) error
+	// Drop deletes everything of the task.
+	Drop(ctx context.Context, t Task) error
+	Close() error
+}
+
+// Head is what an owner must know of a task before it handles a message.
+type Head struct {
+	Floors  map[tuple.Origin]int64
+	Applied map[tuple.ID]Applied
+}
+
+// Applied says that an id has been applied, where it came from, and how far when it is handled in slices.
+type Applied struct {
+	Position   tuple.Position
+	Slices     int    // recorded outputs: slices 0..Slices-1; 0 means it emitted nothing
+	Unfinished bool   // a tick whose later slices are still to come
+	Cursor     string // of an unfinished tick: the last key handled
+}
+
+// Batch is one commit. Keys are the user's; the store adds its own prefix.
+type Batch struct {
+	Set    []Entry
+	Delete []string
+	Floors map[tuple.Origin]int64 // absolute; a store keeps the greater of old and new
+	Apply  []Record
+	Prune  []tuple.ID
+	Agenda []Due    // added or moved
+	Strike []string // agenda keys removed
+}
+
+// Empty reports whether committing b would change nothing but floors.
+func (b *Batch) Empty() bool {
+	return len(b.Set)+len(b.Delete)+len(b.Apply)+len(b.Prune)+len(b.Agenda)+len(b.Strike) == 0
+}
+
+// Entry is a key with its value.
+type Entry struct {
+	Key   string
+	Value []byte
+}
+
+// Record marks one id as applied and keeps what it emitted, to be emitted again when the id comes again.
+type Record struct {
+	ID tuple.ID
+	Applied
+	Outputs []byte // of slice Applied.Slices-1; nil when the id (or this slice) emitted nothing and Slices did not grow
+}
+
+// Due is an entry of a task's agenda: a key that wants attention once the clock it is measured by reaches At.
+type Due struct {
+	Key string
+	At  int64
+}
+
+// Logs keeps what a spout must remember: a generation per origin, and short logs of the topology's own (ticks, replayed dead letters, calls).
+type Logs interface {
+	// Raise increments the generation of an origin (by its log's name) and returns it.
+	Raise(ctx context.Context, topology, log string) (generation uint32, err error)
+	// Append adds entry at index at, provided the log's length is at and the generation is the current one (ErrConflict, ErrFenced).
+	Append(ctx context.Context, topology, log string, generation uint32, at int64, entry []byte) error
+	// AppendOnce adds entry at the end unless once was given before; it returns the index either way, and whether it is new.
+	AppendOnce(ctx context.Context, topology, log, once string, entry []byte) (at int64, added bool, err error)
+	// Read returns at most limit entries from index from, with the log's length and floor.
+	Read(ctx context.Context, topology, log string, from int64, limit int) (entries [][]byte, length, floor int64, err error)
+	// SetFloor raises the log's floor, provided the generation is the current one; entries below it may be forgotten, their indexes never reused.
+	SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error
+	// DropLogs deletes all logs and generations of a topology.
+	DropLogs(ctx context.Context, topology string) error
+}

@@ -1,0 +1,252 @@
+package tuple
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Version is the wire version that this build writes. Older versions are read, newer ones refused.
+const Version = 1
+
+const magic = 0xB7 // first byte of a frame; no JSON text begins with it
+
+// Errors that decoding returns, wrapped with the place where the bytes stopped making sense.
+var (
+	ErrVersion = errors.New("frame of a newer wire version: upgrade this service")
+	ErrCorrupt = errors.New("corrupt frame")
+)
+
+// Append encodes f behind b. The layout is described byte by byte in docs/wire.md.
+func (f *Frame) Append(b []byte) ([]byte, error) {
+	if len(f.Tuples) == 0 || len(f.Tuples) > MaxTuples {
+		return nil, fmt.Errorf("a frame holds 1 to %d tuples, not %d", MaxTuples, len(f.Tuples))
+	}
+	roots, rootOf := f.roots()
+	streams, streamOf := f.streams()
+	b = append(b, magic, Version)
+	b = binary.AppendUvarint(b, uint64(f.Revision))
+	b = appendString(b, f.Source)
+	b = binary.AppendUvarint(b, uint64(len(streams)))
+	for _, s := range streams {
+		b = appendString(b, s)
+	}
+	b = binary.AppendUvarint(b, uint64(len(roots)))
+	for _, r := range roots {
+		b = binary.LittleEndian.AppendUint64(b, uint64(r.Origin))
+		b = binary.AppendVarint(b, r.First)
+		b = binary.AppendUvarint(b, uint64(r.Attempt.Generation))
+		b = binary.AppendUvarint(b, uint64(r.Attempt.Count))
+		b = binary.AppendVarint(b, r.Floor)
+	}
+	b = binary.AppendUvarint(b, uint64(len(f.Tuples)))
+	for i := range f.Tuples {
+		t := &f.Tuples[i]
+		if len(t.Key) > MaxKey || len(t.Group) > MaxKey || len(t.Stream) > MaxKey || len(t.Payload) > MaxPayload {
+			return nil, fmt.Errorf("tuple %s: key, group or stream above %d bytes, or payload above %d", t.ID, MaxKey, MaxPayload)
+		}
+		b = t.append(b, rootOf[i], streamOf[i])
+	}
+	return b, nil
+}
+
+const (
+	flagTrace = 1 << iota // trace id and span id follow
+	flagN                 // emitting group and n follow
+)
+
+func (t *Tuple) append(b []byte, root, stream int) []byte {
+	var flags byte
+	if t.Trace.Sampled() {
+		flags |= flagTrace
+	}
+	if t.N != 0 || t.Group != "" {
+		flags |= flagN
+	}
+	b = append(b, flags)
+	b = append(b, t.ID[:]...)
+	b = binary.AppendUvarint(b, uint64(root))
+	b = binary.AppendUvarint(b, uint64(stream))
+	b = binary.AppendVarint(b, t.Offset-t.Root.First)
+	b = binary.AppendVarint(b, t.Time)
+	b = appendString(b, t.Key)
+	if flags&flagTrace != 0 {
+		b = append(b, t.Trace.TraceID[:]...)
+		b = append(b, t.Trace.SpanID[:]...)
+	}
+	if flags&flagN != 0 {
+		b = appendString(b, t.Group)
+		b = binary.AppendUvarint(b, t.N)
+	}
+	b = binary.AppendUvarint(b, uint64(len(t.Payload)))
+	return append(b, t.Payload...)
+}
+
+// roots lists the distinct roots, and for each tuple its index there. Neighbours mostly share one, so the last is tried first.
+func (f *Frame) roots() ([]Root, []int) {
+	var list []Root
+	of := make([]int, len(f.Tuples))
+	for i := range f.Tuples {
+		of[i] = indexOf(&list, f.Tuples[i].Root)
+	}
+	return list, of
+}
+
+func (f *Frame) streams() ([]string, []int) {
+	var list []string
+	of := make([]int, len(f.Tuples))
+	for i := range f.Tuples {
+		of[i] = indexOf(&list, f.Tuples[i].Stream)
+	}
+	return list, of
+}
+
+func indexOf[T comparable](list *[]T, v T) int {
+	for i := len(*list) - 1; i >= 0; i-- {
+		if (*list)[i] == v {
+			return i
+		}
+	}
+	*list = append(*list, v)
+	return len(*list) - 1
+}
+
+// Decode reads one frame. Payloads alias b, which must not change afterwards; b may come from anybody.
+func (f *Frame) Decode(b []byte) error {
+	r := reader{b: b}
+	if r.byte() != magic {
+		return fmt.Errorf("%w: it does not begin with 0x%X", ErrCorrupt, magic)
+	}
+	if v := r.byte(); v == 0 || v > Version {
+		return fmt.Errorf("%w: version %d, this build reads up to %d", ErrVersion, v, Version)
+	}
+	f.Revision = uint32(r.uvarint(math.MaxUint32))
+	f.Source = r.string()
+	streams := make([]string, r.uvarint(MaxTuples))
+	for i := range streams {
+		streams[i] = r.string()
+	}
+	roots := make([]Root, r.uvarint(MaxTuples))
+	for i := range roots {
+		roots[i] = Root{
+			Origin: Origin(r.uint64()), First: r.varint(),
+			Attempt: Attempt{uint32(r.uvarint(math.MaxUint32)), uint32(r.uvarint(math.MaxUint32))},
+			Floor:   r.varint(),
+		}
+	}
+	n := r.uvarint(MaxTuples)
+	if r.err == nil && n == 0 {
+		r.fail("no tuples")
+	}
+	f.Tuples = append(f.Tuples[:0], make([]Tuple, n)...)
+	for i := 0; i < int(n) && r.err == nil; i++ {
+		r.tuple(&f.Tuples[i], roots, streams)
+	}
+	if r.err == nil && len(r.b) != r.at {
+		r.fail("bytes after the last tuple")
+	}
+	return r.err
+}
+
+func (r *reader) tuple(t *Tuple, roots []Root, streams []string) {
+	flags := r.byte()
+	if flags&^(flagTrace|flagN) != 0 {
+		r.fail("unknown tuple flags")
+	}
+	t.ID = r.id()
+	root, stream := r.uvarint(MaxTuples), r.uvarint(MaxTuples)
+	if r.err == nil && (root >= uint64(len(roots)) || stream >= uint64(len(streams))) {
+		r.fail("root or stream index out of range")
+	}
+	if r.err != nil {
+		return
+	}
+	t.Root, t.Stream = roots[root], streams[stream]
+	t.Offset = t.Root.First + r.varint()
+	t.Time = r.varint()
+	t.Key = r.string()
+	if flags&flagTrace != 0 {
+		copy(t.Trace.TraceID[:], r.bytes(16))
+		copy(t.Trace.SpanID[:], r.bytes(8))
+	}
+	if flags&flagN != 0 {
+		t.Group = r.string()
+		t.N = r.uvarint(math.MaxUint64)
+	}
+	t.Payload = r.bytes(int(r.uvarint(MaxPayload)))
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// reader takes bytes off the front and remembers the first thing that was wrong; after an error every read returns zero.
+type reader struct {
+	b   []byte
+	at  int
+	err error
+}
+
+func (r *reader) fail(what string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%w: %s at byte %d", ErrCorrupt, what, r.at)
+	}
+}
+
+func (r *reader) bytes(n int) []byte {
+	if r.err != nil || n < 0 || len(r.b)-r.at < n {
+		r.fail("it ends too early")
+		return nil
+	}
+	r.at += n
+	return r.b[r.at-n : r.at : r.at]
+}
+
+func (r *reader) byte() byte {
+	if b := r.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if b := r.bytes(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *reader) uvarint(most uint64) uint64 {
+	if r.err != nil {
+		return 0
+	}
+	v, n := binary.Uvarint(r.b[r.at:])
+	if n <= 0 || v > most {
+		r.fail("a number is out of range")
+		return 0
+	}
+	r.at += n
+	return v
+}
+
+func (r *reader) varint() int64 {
+	if r.err != nil {
+		return 0
+	}
+	v, n := binary.Varint(r.b[r.at:])
+	if n <= 0 {
+		r.fail("a number is out of range")
+		return 0
+	}
+	r.at += n
+	return v
+}
+
+func (r *reader) string() string { return string(r.bytes(int(r.uvarint(MaxKey)))) }
+
+func (r *reader) id() (id ID) {
+	copy(id[:], r.bytes(len(id)))
+	return id
+}

@@ -1,0 +1,123 @@
+package tuple
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"strconv"
+)
+
+// ID names a tuple by where it came from, so that any re-execution produces the same one. It guards effects: state, documents.
+type ID [16]byte
+
+// String returns the id as 32 hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero reports whether the id is unset.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// ParseID reads what String wrote.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 32 {
+		return id, errors.New("a tuple id has 32 hexadecimal digits, not " + strconv.Itoa(len(s)))
+	}
+	_, err := hex.Decode(id[:], []byte(s))
+	return id, err
+}
+
+// Name is the hash of a node's or a stream's name, as it enters other ids.
+type Name uint64
+
+// NameOf returns the first eight bytes of SHA-256(s), little endian.
+func NameOf(s string) Name {
+	sum := sha256.Sum256([]byte(s))
+	return Name(binary.LittleEndian.Uint64(sum[:]))
+}
+
+// OriginOf names an input log. Parts are, for Kafka: topology, input node, topic, incarnation, partition.
+func OriginOf(parts ...string) Origin {
+	var b []byte
+	for _, p := range parts {
+		b = binary.AppendUvarint(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	sum := sha256.Sum256(b)
+	return Origin(binary.LittleEndian.Uint64(sum[:]))
+}
+
+// RootID is the id of a tuple that a spout emits: a function of its position alone, never of the batch it was fetched in.
+func RootID(p Position) ID {
+	var b [17]byte
+	b[0] = 'r'
+	binary.LittleEndian.PutUint64(b[1:], uint64(p.Origin))
+	binary.LittleEndian.PutUint64(b[9:], uint64(p.Offset))
+	return truncated(b[:])
+}
+
+// Emitter is what a child id takes from the one who emits it.
+type Emitter struct {
+	Node Name
+	By   ID // ByGroup for a stateful node, ByTask where the input edge is `all`, otherwise zero
+}
+
+// ByGroup tells apart the children that different groups of a stateful node emit for one parent (a tick).
+func ByGroup(group string) ID {
+	b := make([]byte, 0, 64)
+	b = append(b, 'g')
+	return truncated(append(b, group...))
+}
+
+// ByTask tells apart the children that different tasks emit for one parent that reached all of them.
+func ByTask(task int32) ID {
+	var b [5]byte
+	b[0] = 't'
+	binary.LittleEndian.PutUint32(b[1:], uint32(task))
+	return truncated(b[:])
+}
+
+// ChildID is the id of the ordinal-th tuple (from 0, per stream) that e emits on stream for parent.
+func ChildID(parent ID, e Emitter, stream Name, ordinal uint32) ID {
+	var b [53]byte // one SHA-256 block
+	b[0] = 'c'
+	copy(b[1:17], parent[:])
+	binary.LittleEndian.PutUint64(b[17:], uint64(e.Node))
+	copy(b[25:41], e.By[:])
+	binary.LittleEndian.PutUint64(b[41:], uint64(stream))
+	binary.LittleEndian.PutUint32(b[49:], ordinal)
+	return truncated(b[:])
+}
+
+// LedgerID names one delivery of a tuple in one attempt. It is what the ledger XORs; a tuple sent to two nodes has two.
+func LedgerID(id ID, node Name, task int32, a Attempt) uint64 {
+	h := mix(binary.LittleEndian.Uint64(id[:8]) ^ uint64(node))
+	h = mix(h ^ binary.LittleEndian.Uint64(id[8:]) ^ uint64(uint32(task)))
+	return mix(h ^ (uint64(a.Generation)<<32 | uint64(a.Count)))
+}
+
+// FrameID is the Nats-Msg-Id of a frame: a function of its destination and of what it carries, never of who sent it or when.
+func FrameID(node Name, task int32, ledgerIDs []uint64) ID {
+	b := make([]byte, 0, 13+8*len(ledgerIDs))
+	b = append(b, 'f')
+	b = binary.LittleEndian.AppendUint64(b, uint64(node))
+	b = binary.LittleEndian.AppendUint32(b, uint32(task))
+	for _, l := range ledgerIDs {
+		b = binary.LittleEndian.AppendUint64(b, l)
+	}
+	return truncated(b)
+}
+
+func truncated(b []byte) ID {
+	sum := sha256.Sum256(b)
+	return ID(sum[:16])
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a bijection in which every
+// input bit reaches every output bit.
+func mix(z uint64) uint64 {
+	z += 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}

@@ -1,0 +1,31 @@
+package tuple
+
+// Letter is a dead letter: a tuple, a record or a frame that could not be handled, with everything needed to understand and replay it.
+type Letter struct {
+	ID       ID     `json:"id"` // of the tuple; for a record that never became one, RootID of its position
+	Topology string `json:"topology"`
+	Node     string `json:"node"` // where it failed
+	Task     int32  `json:"task"`
+	Worker   string `json:"worker"`
+	Revision uint32 `json:"revision"`
+
+	Source  string `json:"source,omitempty"` // node it came from
+	Stream  string `json:"stream,omitempty"`
+	Key     string `json:"device,omitempty"`
+	Time    int64  `json:"time,omitempty"`  // event time, ms
+	Group   string `json:"group,omitempty"` // with N: the place in the gate that it takes
+	N       uint64 `json:"n,omitempty"`
+	Payload []byte `json:"payload,omitempty"` // of a record above MaxPayload: its first 4 KiB
+
+	Origin     Origin `json:"origin"`
+	Offset     int64  `json:"offset"`
+	Generation uint32 `json:"generation"`
+	Count      uint32 `json:"count"`
+	Topic      string `json:"topic,omitempty"` // known to spouts
+	Partition  int    `json:"partition"`
+
+	Error    string `json:"error"` // with script file:line:column where a script failed
+	Tries    int    `json:"tries"`
+	TraceID  string `json:"trace_id,omitempty"`
+	FailedAt int64  `json:"failed_at"` // ms
+}

@@ -1,0 +1,81 @@
+// Package tuple holds the value that moves through a topology: the tuple, its identity, and the frame that carries it.
+// Every other package speaks in its words; docs/wire.md describes its bytes for other languages.
+// It never does I/O, reads a clock or starts a goroutine.
+package tuple
+
+// Limits of one frame; a tuple larger than MaxFrameBytes travels alone, one larger than MaxPayload is refused.
+const (
+	// MaxTuples is the greatest number of tuples in one frame.
+	MaxTuples = 256
+	// TargetFrameBytes is where a frame is closed, unless its first tuple alone is larger.
+	TargetFrameBytes = 64 << 10
+	// MaxPayload is the greatest payload of one tuple, in bytes.
+	MaxPayload = 900 << 10
+	// MaxKey is the greatest length of a key, a group or a stream name, in bytes.
+	MaxKey = 1 << 10
+)
+
+// Shared is the task number in ledger ids and frames for a node whose workers compete instead of owning tasks.
+const Shared int32 = -1
+
+// DefaultStream is the name of a node's output when none is given.
+const DefaultStream = "default"
+
+// TickStream carries tick entries, from the tick log to every task of the nodes that are due.
+const TickStream = "$tick"
+
+// Origin identifies one input log: a Kafka partition of one incarnation of its topic, or a log of the topology's own.
+type Origin uint64
+
+// Position is a place in an origin. All descendants of a tuple inherit its position.
+type Position struct {
+	Origin Origin
+	Offset int64
+}
+
+// Attempt says which emission of a root this is: the generation of the spout that owns the origin, and a count within it.
+type Attempt struct {
+	Generation uint32
+	Count      uint32
+}
+
+// Root identifies one attempt of one spout batch. Its extent is part of no id: it may differ after a takeover.
+type Root struct {
+	Origin  Origin
+	First   int64 // first offset of the batch
+	Attempt Attempt
+	Floor   int64 // the origin's floor when the frame was emitted: every offset below is fully processed
+}
+
+// Trace is the W3C trace context of a tuple; a zero TraceID means "not sampled".
+type Trace struct {
+	TraceID [16]byte
+	SpanID  [8]byte
+}
+
+// Sampled says whether spans are recorded for the tuple.
+func (t Trace) Sampled() bool { return t.TraceID != [16]byte{} }
+
+// Tuple is one value on its way between two nodes.
+type Tuple struct {
+	ID      ID
+	Root    Root
+	Offset  int64  // within Root.Origin
+	Stream  string // the emitting node's output
+	Key     string // the device; may be empty
+	Time    int64  // event time, milliseconds since the Unix epoch
+	Group   string // emitting group, when the emitter is stateful
+	N       uint64 // counter on (edge, emitting group, receiving key), from 1; 0 where the receiver has no gate
+	Trace   Trace
+	Payload []byte // a JSON object, untouched until somebody needs a field
+}
+
+// Position returns where the tuple came from.
+func (t *Tuple) Position() Position { return Position{t.Root.Origin, t.Offset} }
+
+// Frame is one JetStream message: tuples for one task (or for the competing workers) of one node.
+type Frame struct {
+	Revision uint32 // of the topology
+	Source   string // node that emitted the tuples
+	Tuples   []Tuple
+}
