@@ -1,0 +1,86 @@
+// Package member folds leases into a picture of who is alive and who owns what. Owner loops decide by it which tasks to claim and which to release;
+// the CLI shows it. It never talks to anybody: it is given what was seen and when.
+package member
+
+import (
+	"slices"
+
+	"github.com/boltmesh/boltmesh/pkg/partition"
+)
+
+// Member is one worker's lease on one node, as it stands in the bucket.
+type Member struct {
+	Topology string  `json:"topology"`
+	Node     string  `json:"node"`
+	Kind     string  `json:"kind"`
+	Worker   string  `json:"worker"`
+	Version  string  `json:"version"`
+	Since    int64   `json:"since"`    // ms
+	Revision uint32  `json:"revision"` // of the topology that it runs
+	Leaving  bool    `json:"leaving,omitempty"`
+	Tasks    []int32 `json:"tasks"`
+
+	Marks     []Mark `json:"marks,omitempty"`      // of a spout: how far its partitions are
+	Oldest    int64  `json:"oldest,omitempty"`     // ms: emission of the oldest open root
+	LastError string `json:"last_error,omitempty"` // and when
+	ErrorAt   int64  `json:"error_at,omitempty"`
+	In        int64  `json:"in"`
+	Out       int64  `json:"out"`
+	Failed    int64  `json:"failed"`
+}
+
+// Mark is one partition's progress in event time.
+type Mark struct {
+	Topic     string `json:"topic"`
+	Partition int    `json:"partition"`
+	Watermark int64  `json:"watermark"` // ms; math.MinInt64 before the first reading
+	Floor     int64  `json:"floor"`
+	Next      int64  `json:"next"`
+	End       int64  `json:"end"`  // of the Kafka log
+	Idle      bool   `json:"idle"` // at the log's end for longer than the grace period
+}
+
+// Wanted returns the tasks of a node that worker should own, given everybody who is alive. Workers that are leaving get none.
+func Wanted(node string, tasks int, alive []Member, worker string) []int32 {
+	var names []string
+	for _, m := range alive {
+		if m.Node == node && !m.Leaving {
+			names = append(names, m.Worker)
+		}
+	}
+	var out []int32
+	for task, w := range partition.Assign(node, tasks, names) {
+		if w == worker {
+			out = append(out, int32(task))
+		}
+	}
+	return out
+}
+
+// Watermark returns the topology's watermark: the minimum over the partitions that are not idle, or the maximum over all when every one is. It is
+// never below last, and stays at last while a partition of want is reported by nobody.
+func Watermark(last int64, alive []Member, want int) int64 {
+	var busy, all []int64
+	seen := map[Mark]bool{}
+	for _, m := range alive {
+		for _, k := range m.Marks {
+			id := Mark{Topic: k.Topic, Partition: k.Partition}
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			all = append(all, k.Watermark)
+			if !k.Idle {
+				busy = append(busy, k.Watermark)
+			}
+		}
+	}
+	switch {
+	case len(all) < want || len(all) == 0:
+		return last
+	case len(busy) > 0:
+		return max(last, slices.Min(busy))
+	default:
+		return max(last, slices.Max(all))
+	}
+}
