@@ -1,0 +1,373 @@
+package script
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// kind says what a slot holds.
+type kind uint8
+
+const (
+	kindAbsent kind = iota // deleted, or undefined in a script
+	kindRaw                // JSON not looked at yet
+	kindNull
+	kindBool
+	kindNumber
+	kindString
+	kindObject
+	kindArray
+	kindNative // an object of a running script; only between the start and the end of one call
+)
+
+// slot is one value of an object or an array, decoded when it is first looked at.
+type slot struct {
+	kind kind
+	num  float64 // number; 1 for true
+	str  string
+	raw  []byte // the value's JSON; nil once it was set to something else
+	ref  any    // *object, *array, the script's own object, or (for a scalar) the boxed Go value
+}
+
+// node is what objects and arrays have in common: where they hang and whether anything below them changed.
+type node struct {
+	parent *node
+	dirty  bool
+	view   view // the object that scripts see, made when one looks
+}
+
+func (n *node) touch() {
+	for ; n != nil && !n.dirty; n = n.parent {
+		n.dirty = true
+	}
+}
+
+// decode looks at a raw slot; owner becomes the parent of an object or array found there.
+func (s *slot) decode(owner *node) {
+	if s.kind != kindRaw {
+		return
+	}
+	switch c := s.raw[0]; c {
+	case 'n':
+		s.kind = kindNull
+	case 't':
+		s.kind, s.num = kindBool, 1
+	case 'f':
+		s.kind, s.num = kindBool, 0
+	case '"':
+		s.kind, s.str = kindString, unquote(s.raw)
+	case '{':
+		o := &object{}
+		o.parent = owner
+		o.load(s.raw)
+		s.kind, s.ref = kindObject, o
+	case '[':
+		a := &array{}
+		a.parent = owner
+		a.load(s.raw)
+		s.kind, s.ref = kindArray, a
+	default:
+		// out of range means an infinity, as in JavaScript; the digits stay in raw
+		f, _ := strconv.ParseFloat(string(s.raw), 64)
+		s.kind, s.num = kindNumber, f
+	}
+}
+
+// value returns a decoded slot as Go: nil, bool, float64, string, map[string]any or []any. Scalars are boxed once.
+func (s *slot) value() any {
+	switch s.kind {
+	case kindBool:
+		return s.num != 0
+	case kindNumber:
+		if s.ref == nil {
+			s.ref = s.num
+		}
+		return s.ref
+	case kindString:
+		if s.ref == nil {
+			s.ref = s.str
+		}
+		return s.ref
+	case kindObject:
+		return s.ref.(*object).value()
+	case kindArray:
+		return s.ref.(*array).value()
+	}
+	return nil
+}
+
+// slotOf encodes a Go value that is not a script's.
+func slotOf(v any) (slot, error) {
+	switch v := v.(type) {
+	case nil:
+		return slot{kind: kindNull}, nil
+	case bool:
+		s := slot{kind: kindBool}
+		if v {
+			s.num = 1
+		}
+		return s, nil
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return slot{}, fmt.Errorf("%v has no JSON form", v)
+		}
+		return slot{kind: kindNumber, num: v}, nil
+	case string:
+		return slot{kind: kindString, str: v}, nil
+	case int:
+		return slot{kind: kindRaw, raw: strconv.AppendInt(nil, int64(v), 10)}, nil
+	case int64:
+		return slot{kind: kindRaw, raw: strconv.AppendInt(nil, v, 10)}, nil
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return slot{}, err
+	}
+	return slot{kind: kindRaw, raw: raw}, nil
+}
+
+// field is one member of an object.
+type field struct {
+	quoted  []byte // the key as written, nil for a field added later
+	name    string // the key decoded, when decoded is set
+	decoded bool
+	hash    uint32
+	slot
+}
+
+func (f *field) key() string {
+	if !f.decoded {
+		f.name, f.decoded = string(f.quoted[1:len(f.quoted)-1]), true
+	}
+	return f.name
+}
+
+func hashOf[T string | []byte](s T) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}
+
+// wide is the number of fields from which an object keeps a map of names; below it a walk is faster.
+const wide = 32
+
+// object is a JSON object whose fields are known and whose values are decoded when touched. A name that occurs twice
+// has the place of its first and the value of its last occurrence, as in JavaScript.
+type object struct {
+	node
+	fields []field
+	byName map[string]int // of objects with more than wide fields
+}
+
+// load indexes raw, which must hold one JSON object and nothing else.
+func (o *object) load(raw []byte) bool {
+	o.fields = o.fields[:0]
+	o.byName = nil
+	o.dirty = false
+	o.view = view{}
+	s := scanner{b: raw}
+	s.space()
+	if s.peek() != '{' {
+		return false
+	}
+	ok := s.members(0, o.append)
+	s.space()
+	return ok && s.i == len(raw)
+}
+
+func (o *object) append(quoted []byte, escaped bool, value []byte) {
+	f := field{quoted: quoted, slot: slot{kind: kindRaw, raw: value}}
+	name := quoted[1 : len(quoted)-1]
+	if escaped || !utf8.Valid(name) {
+		f.name, f.decoded = unquote(quoted), true
+		name = []byte(f.name)
+	}
+	f.hash = hashOf(name)
+	if i := find(o, name, f.hash); i >= 0 {
+		o.fields[i].slot = f.slot
+		return
+	}
+	o.push(f)
+}
+
+func (o *object) push(f field) {
+	o.fields = append(o.fields, f)
+	if n := len(o.fields); o.byName != nil {
+		o.byName[o.fields[n-1].key()] = n - 1
+	} else if n > wide {
+		o.byName = make(map[string]int, 2*n)
+		for i := range o.fields {
+			o.byName[o.fields[i].key()] = i
+		}
+	}
+}
+
+// find returns the place of a field, deleted ones included, or -1.
+func find[T string | []byte](o *object, name T, hash uint32) int {
+	if o.byName != nil {
+		if i, ok := o.byName[string(name)]; ok {
+			return i
+		}
+		return -1
+	}
+	for i := range o.fields {
+		f := &o.fields[i]
+		if f.hash != hash {
+			continue
+		}
+		if f.decoded && f.name == string(name) || !f.decoded && string(f.quoted[1:len(f.quoted)-1]) == string(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// slot returns a field's decoded value, or nil when there is none.
+func (o *object) slot(name string) *slot {
+	i := find(o, name, hashOf(name))
+	if i < 0 || o.fields[i].kind == kindAbsent {
+		return nil
+	}
+	s := &o.fields[i].slot
+	s.decode(&o.node)
+	return s
+}
+
+// set replaces or adds a field; setting the scalar that is already there changes nothing, so that its digits stay.
+func (o *object) set(name string, v slot) {
+	hash := hashOf(name)
+	i := find(o, name, hash)
+	if i < 0 {
+		o.push(field{name: name, decoded: true, hash: hash, slot: v})
+		o.touch()
+		return
+	}
+	s := &o.fields[i].slot
+	s.decode(&o.node)
+	if s.same(&v) {
+		return
+	}
+	if s.kind == kindAbsent { // deleted before: it comes back at the end, as in JavaScript
+		o.remove(i)
+		o.push(field{name: name, decoded: true, hash: hash, slot: v})
+	} else {
+		*s = v
+	}
+	o.touch()
+}
+
+func (s *slot) same(v *slot) bool {
+	if s.kind != v.kind {
+		return false
+	}
+	switch s.kind {
+	case kindNull:
+		return true
+	case kindBool, kindNumber:
+		return s.num == v.num
+	case kindString:
+		return s.str == v.str
+	}
+	return false
+}
+
+func (o *object) remove(i int) {
+	o.fields = append(o.fields[:i], o.fields[i+1:]...)
+	if o.byName != nil {
+		clear(o.byName)
+		for i := range o.fields {
+			o.byName[o.fields[i].key()] = i
+		}
+	}
+}
+
+func (o *object) delete(name string) {
+	i := find(o, name, hashOf(name))
+	if i < 0 || o.fields[i].kind == kindAbsent {
+		return
+	}
+	o.fields[i].slot = slot{}
+	o.touch()
+}
+
+func (o *object) keys() []string {
+	keys := make([]string, 0, len(o.fields))
+	for i := range o.fields {
+		if o.fields[i].kind != kindAbsent {
+			keys = append(keys, o.fields[i].key())
+		}
+	}
+	return keys
+}
+
+func (o *object) value() map[string]any {
+	m := make(map[string]any, len(o.fields))
+	for i := range o.fields {
+		f := &o.fields[i]
+		if f.kind == kindAbsent {
+			continue
+		}
+		f.decode(&o.node)
+		m[f.key()] = f.slot.value()
+	}
+	return m
+}
+
+// array is a JSON array whose elements are decoded when touched.
+type array struct {
+	node
+	items []slot
+}
+
+// load indexes raw, which must hold a valid JSON array.
+func (a *array) load(raw []byte) {
+	a.items = make([]slot, 0, 8)
+	s := scanner{b: raw}
+	s.items(0, func(value []byte) { a.items = append(a.items, slot{kind: kindRaw, raw: value}) })
+}
+
+func (a *array) slot(i int) *slot {
+	if i < 0 || i >= len(a.items) {
+		return nil
+	}
+	s := &a.items[i]
+	s.decode(&a.node)
+	return s
+}
+
+func (a *array) set(i int, v slot) {
+	for len(a.items) <= i {
+		a.items = append(a.items, slot{kind: kindNull})
+	}
+	s := a.slot(i)
+	if s.same(&v) {
+		return
+	}
+	*s = v
+	a.touch()
+}
+
+func (a *array) resize(n int) {
+	if n == len(a.items) {
+		return
+	}
+	for len(a.items) < n {
+		a.items = append(a.items, slot{kind: kindNull})
+	}
+	clear(a.items[n:])
+	a.items = a.items[:n]
+	a.touch()
+}
+
+func (a *array) value() []any {
+	out := make([]any, len(a.items))
+	for i := range a.items {
+		out[i] = a.slot(i).value()
+	}
+	return out
+}

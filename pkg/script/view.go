@@ -1,0 +1,3 @@
+package script
+
+type view struct{}
