@@ -30,19 +30,19 @@ func (t Task) String() string { return fmt.Sprintf("%s/%s/%d", t.Topology, t.Nod
 
 // Store keeps what must survive a worker. Any error other than ErrFenced from Commit means that its outcome is unknown.
 type Store interface {
-	// Claim raises the task's fence by one and returns it: the caller's epoch. Commits of earlier epochs are refused from then on.
+	// Claim raises the task's fence by one and returns it: the caller's epoch, at least 1. Commits of earlier epochs are refused from then on.
 	Claim(ctx context.Context, t Task) (epoch uint64, err error)
 	// Head returns the floors and the applied ids. Call it after Claim, before taking messages.
 	Head(ctx context.Context, t Task) (Head, error)
 	// Load returns the values of keys in their order, nil where there is none, in one round trip.
 	Load(ctx context.Context, t Task, keys []string) ([][]byte, error)
-	// Outputs returns what was recorded for an applied id, slices in order.
+	// Outputs returns what was recorded for an applied id, slices in order; none for an id that is not applied.
 	Outputs(ctx context.Context, t Task, id tuple.ID) ([][]byte, error)
 	// Due returns at most limit entries of the task's agenda that lie after the cursor and whose At is at most until, ordered by key.
 	Due(ctx context.Context, t Task, until int64, after string, limit int) ([]Due, error)
-	// Commit applies b in one transaction, provided the fence still is epoch.
+	// Commit applies b in one transaction, provided the fence still is epoch. It keeps nothing of b.
 	Commit(ctx context.Context, t Task, epoch uint64, b *Batch) error
-	// Drop deletes everything of the task.
+	// Drop deletes everything of the task except its fence, which it raises: an owner from before can never be taken for one after.
 	Drop(ctx context.Context, t Task) error
 	Close() error
 }
@@ -61,7 +61,8 @@ type Applied struct {
 	Cursor     string // of an unfinished tick: the last key handled
 }
 
-// Batch is one commit. Keys are the user's; the store adds its own prefix.
+// Batch is one commit. Keys are the user's, any bytes; the store adds its own prefix. The parts apply in the order of the fields, so that a key
+// both set and deleted is gone, and of two entries for one key the later one counts.
 type Batch struct {
 	Set    []Entry
 	Delete []string
@@ -93,21 +94,23 @@ type Record struct {
 // Due is an entry of a task's agenda: a key that wants attention once the clock it is measured by reaches At.
 type Due struct {
 	Key string
-	At  int64
+	At  int64 // within ±2^53, as floors and offsets are: a store may compare them as doubles
 }
 
 // Logs keeps what a spout must remember: a generation per origin, and short logs of the topology's own (ticks, replayed dead letters, calls).
 type Logs interface {
 	// Raise increments the generation of an origin (by its log's name) and returns it.
 	Raise(ctx context.Context, topology, log string) (generation uint32, err error)
-	// Append adds entry at index at, provided the log's length is at and the generation is the current one (ErrConflict, ErrFenced).
+	// Append adds entry at index at, provided that the generation is the current one, which is at least 1, and the log's length is at: ErrFenced or
+	// else ErrConflict.
 	Append(ctx context.Context, topology, log string, generation uint32, at int64, entry []byte) error
 	// AppendOnce adds entry at the end unless once was given before; it returns the index either way, and whether it is new.
 	AppendOnce(ctx context.Context, topology, log, once string, entry []byte) (at int64, added bool, err error)
-	// Read returns at most limit entries from index from, with the log's length and floor.
+	// Read returns at most limit entries with the log's length and floor. The first one has index max(from, floor): what lies below is forgotten.
 	Read(ctx context.Context, topology, log string, from int64, limit int) (entries [][]byte, length, floor int64, err error)
-	// SetFloor raises the log's floor, provided the generation is the current one; entries below it may be forgotten, their indexes never reused.
+	// SetFloor raises the log's floor, provided the generation is the current one; a lower floor changes nothing, one beyond the log's length is
+	// ErrConflict. Entries below it are forgotten, their indexes never reused.
 	SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error
-	// DropLogs deletes all logs and generations of a topology.
+	// DropLogs deletes all logs of a topology. Their generations are raised and stay: an owner from before can never be taken for one after.
 	DropLogs(ctx context.Context, topology string) error
 }
