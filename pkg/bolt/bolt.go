@@ -36,7 +36,7 @@ type Stateful interface {
 
 // Finisher is a bolt that does its work once per batch, after all tuples were executed and before anything is published.
 type Finisher interface {
-	// Finish completes the batch. Failures name the tuples (by their order of Execute in this batch) that cannot be handled; err concerns all.
+	// Finish completes the batch; after an error it is called again, with the same tuples, until it succeeds. Failures name the tuples (by their order of Execute in this batch) that cannot be handled; err concerns all.
 	Finish(ctx context.Context, c *Collector) (failures []Failure, err error)
 }
 
@@ -67,6 +67,7 @@ type Emission struct {
 // Collector takes what a bolt emits while it handles one tuple, and lends it the state of its task.
 type Collector struct {
 	group     string
+	source    string
 	emissions []Emission
 	state     *state.View
 	agenda    map[string]int64 // this batch's; strike marks a removal
@@ -85,6 +86,9 @@ func (c *Collector) Emit(e Emission) {
 
 // Group returns the group that is being handled.
 func (c *Collector) Group() string { return c.group }
+
+// Source returns the node that emitted the tuple being handled.
+func (c *Collector) Source() string { return c.source }
 
 // State returns the task's state; nil for bolts that are not Stateful.
 func (c *Collector) State() *state.View { return c.state }

@@ -1,0 +1,177 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Delivery is one frame as the broker handed it over, with what the inbox needs to acknowledge it.
+type Delivery struct {
+	Data  []byte
+	Token any
+}
+
+// Inbox is where a loop's frames come from: one task's, or those that workers compete for.
+type Inbox interface {
+	// Fetch returns up to most frames in order; none when nothing came within the inbox's own patience.
+	Fetch(ctx context.Context, most int) ([]Delivery, error)
+	// Ack ends the deliveries: they will not come again, except when the broker forgets.
+	Ack(ctx context.Context, ds []Delivery) error
+	// Working asks the broker to wait with redelivering.
+	Working(ctx context.Context, ds []Delivery) error
+}
+
+// Outgoing is one encoded frame with its destination.
+type Outgoing struct {
+	Node string
+	Task int32 // tuple.Shared for competing workers
+	ID   tuple.ID
+	Data []byte
+}
+
+// Outbox stores frames at their destinations.
+type Outbox interface {
+	// Publish returns once every frame is stored, or ctx ends. Per destination it keeps the order and has one frame in flight; refused frames are
+	// tried again under the same id for as long as it takes.
+	Publish(ctx context.Context, frames []Outgoing) error
+}
+
+// Deltas carries ledger deltas to the owner of an origin. They may get lost: that is a timeout and a replay.
+type Deltas interface {
+	Send(ctx context.Context, origin tuple.Origin, deltas []tuple.Delta) error
+}
+
+// Letters is where dead letters are kept.
+type Letters interface {
+	// Put stores a letter durably, once per (node, id).
+	Put(ctx context.Context, l *tuple.Letter) error
+}
+
+// Clock tells and passes the time.
+type Clock interface {
+	Now() time.Time
+	// Sleep returns early with ctx's error when ctx ends.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// Ownership is what a stateful loop holds: a task of the store, claimed, with its head loaded after the claim.
+type Ownership struct {
+	Store state.Store
+	Task  state.Task
+	Epoch uint64
+	View  *state.View
+}
+
+// Options assemble a loop. Bolt, Inbox, Outbox, Deltas, Letters and Clock are required; Own is, for a Stateful bolt.
+type Options struct {
+	Where    trace.Where // Task is the owned task, or tuple.Shared
+	Revision uint32
+	Bolt     Bolt
+	Edges    []Edge
+	Retry    topology.Retry
+	Own      *Ownership
+	Inbox    Inbox
+	Outbox   Outbox
+	Deltas   Deltas
+	Letters  Letters
+	Clock    Clock
+	Sink     trace.Sink
+	Fetch    int // frames per batch; default 32
+}
+
+// Loop handles the frames of one task, one batch at a time. It is not safe for concurrent use.
+type Loop struct {
+	Options
+	name    tuple.Name
+	where   trace.Where
+	state   Stateful // the bolt, when it is
+	floors  map[tuple.Origin]int64
+	applied applied
+	streams map[string]tuple.Name
+	pending []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
+}
+
+// New returns a loop that is ready to Step. For a stateful bolt it loads the task's head, which must happen after the claim and before the first
+// message is taken.
+func New(ctx context.Context, o Options) (*Loop, error) {
+	if o.Fetch <= 0 {
+		o.Fetch = 32
+	}
+	if o.Retry.Attempts <= 0 {
+		o.Retry.Attempts = 5
+	}
+	if o.Retry.Backoff <= 0 {
+		o.Retry.Backoff = 100 * time.Millisecond
+	}
+	if o.Retry.Ceiling <= 0 {
+		o.Retry.Ceiling = 10 * time.Second
+	}
+	l := &Loop{Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{}}
+	if s, ok := o.Bolt.(Stateful); ok {
+		if o.Own == nil {
+			return nil, fmt.Errorf("node %s is stateful and needs an owned task", o.Where.Node)
+		}
+		l.state = s
+		return l, l.load(ctx)
+	}
+	return l, nil
+}
+
+// load takes the task's head from the store: at the start, and when a commit's outcome is unknown.
+func (l *Loop) load(ctx context.Context) error {
+	head, err := l.Own.Store.Head(ctx, l.Own.Task)
+	if err != nil {
+		return fmt.Errorf("load task %s: %w", l.Own.Task, err)
+	}
+	l.applied = newApplied(head.Applied)
+	for o, f := range head.Floors {
+		l.floors[o] = max(l.floors[o], f)
+	}
+	return nil
+}
+
+// Step handles one batch: fetch, execute, commit (stateful only), publish and await, deltas, acknowledge. A crash in any gap repeats work and never
+// loses it; ids absorb the repetition. After an error the batch stays with the loop and the next Step takes it up again, except after
+// state.ErrFenced: then the task has another owner, and the loop must not be used any more. It reports how many frames it handled.
+func (l *Loop) Step(ctx context.Context) (frames int, err error) {
+	if len(l.pending) == 0 {
+		if l.pending, err = l.Inbox.Fetch(ctx, l.Fetch); err != nil || len(l.pending) == 0 {
+			return 0, err
+		}
+	}
+	r := l.begin()
+	if err := r.execute(ctx); err != nil {
+		return 0, r.abandon(ctx, err)
+	}
+	if err := r.commit(ctx); err != nil {
+		return 0, r.abandon(ctx, err)
+	}
+	if err := r.publish(ctx); err != nil {
+		return 0, r.abandon(ctx, err)
+	}
+	if err := r.report(ctx); err != nil {
+		return 0, r.abandon(ctx, err)
+	}
+	if err := l.Inbox.Ack(ctx, l.pending); err != nil {
+		return 0, r.abandon(ctx, err)
+	}
+	frames, l.pending = len(l.pending), nil
+	r.tell()
+	return frames, nil
+}
+
+// abandon gives a batch up for now: what was not committed is forgotten, and what the store holds is read again.
+func (r *run) abandon(ctx context.Context, err error) error {
+	if r.Own == nil || errors.Is(err, state.ErrFenced) {
+		return err
+	}
+	r.Own.View.Forget()
+	return errors.Join(err, r.load(ctx))
+}

@@ -1,0 +1,235 @@
+package bolt_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// counting counts its tuples per key and emits the count; a tick emits and forgets the groups touched since the last one.
+type counting struct{ failing error }
+
+type count struct{ n int }
+
+func (c *count) Clone() state.Value              { d := *c; return &d }
+func (c *count) Append(b []byte) ([]byte, error) { return fmt.Append(b, c.n), nil }
+
+func decode(b []byte) (state.Value, error) {
+	c := &count{}
+	if b != nil {
+		_, err := fmt.Sscan(string(b), &c.n)
+		return c, err
+	}
+	return c, nil
+}
+
+func (b *counting) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+	if string(t.Payload) == `{"poison":1}` {
+		return b.failing
+	}
+	if string(t.Payload) == `{"panic":1}` {
+		panic("as asked")
+	}
+	v, err := c.State().Edit(ctx, "count-"+c.Group(), decode)
+	if err != nil {
+		return err
+	}
+	v.(*count).n++
+	c.Wake(0)
+	c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: fmt.Appendf(nil, `{"n":%d}`, v.(*count).n)})
+	return nil
+}
+
+func (b *counting) Group(t *tuple.Tuple) (string, bool) { return t.Key, t.Key != "" }
+
+func (b *counting) Keys(group string, add func(string)) { add("count-" + group) }
+
+func (b *counting) Due(bolt.Tick) (int64, bool) { return math.MaxInt64, true }
+
+func (b *counting) Tick(ctx context.Context, _ bolt.Tick, group string, c *bolt.Collector) error {
+	v, err := c.State().Read(ctx, "count-"+group, decode)
+	if err != nil {
+		return err
+	}
+	c.Emit(bolt.Emission{Key: group, Payload: fmt.Appendf(nil, `{"total":%d}`, v.(*count).n)})
+	return nil
+}
+
+func payloads(ts []tuple.Tuple) (out []string) {
+	for _, t := range ts {
+		out = append(out, t.Key+string(t.Payload))
+	}
+	return out
+}
+
+func want(t *testing.T, got []tuple.Tuple, lines ...string) {
+	t.Helper()
+	if !slices.Equal(payloads(got), lines) {
+		t.Errorf("emitted\n  %s\nwant\n  %s", strings.Join(payloads(got), "\n  "), strings.Join(lines, "\n  "))
+	}
+}
+
+func at(key string) tuple.Tuple { return tuple.Tuple{Key: key, Payload: []byte(`{}`)} }
+
+func TestAppliedOnceAndEmittedAgain(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	first := []tuple.Tuple{at("a"), at("b"), at("a")}
+	out := h.Feed(first...)
+	want(t, out, `a{"n":1}`, `b{"n":1}`, `a{"n":2}`)
+
+	h.Count = 1 // a replay: the same ids under another attempt
+	again := h.Feed(first...)
+	want(t, again, `a{"n":1}`, `b{"n":1}`, `a{"n":2}`)
+	for i := range out {
+		if out[i].ID != again[i].ID {
+			t.Errorf("the replay of output %d has another id", i)
+		}
+		if again[i].Root.Attempt.Count != 1 {
+			t.Errorf("the replay of output %d carries attempt %d", i, again[i].Root.Attempt.Count)
+		}
+	}
+	h.Restart() // a new owner knows what was applied from the store
+	want(t, h.Feed(first...), `a{"n":1}`, `b{"n":1}`, `a{"n":2}`)
+
+	same := at("a")
+	same.ID, same.Offset = tuple.ID{1}, 3
+	want(t, h.Feed(same, same), `a{"n":3}`, `a{"n":3}`) // twice in one batch
+}
+
+// TestDeltaIsWhole checks that what a frame reports is the XOR of what was handled and everything emitted for it.
+func TestDeltaIsWhole(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	in := []tuple.Tuple{at("a"), at("b")}
+	in[0].ID, in[1].ID = tuple.ID{1}, tuple.ID{2} // both at offset 0: one root
+	out := h.Feed(in...)
+	var xor uint64
+	a := tuple.Attempt{Generation: 1}
+	for _, x := range in {
+		xor ^= tuple.LedgerID(x.ID, tuple.NameOf("node"), 0, a)
+	}
+	for _, x := range out {
+		xor ^= tuple.LedgerID(x.ID, tuple.NameOf("next"), tuple.Shared, a)
+	}
+	if len(h.Deltas) != 1 || h.Deltas[0].XOR != xor {
+		t.Errorf("deltas %+v, want one with %x", h.Deltas, xor)
+	}
+}
+
+func TestBelowTheFloorIsDroppedWithItsDelta(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	first := at("a")
+	h.Feed(first, at("a"))
+	h.Floor = 2
+	old := at("a")
+	old.ID, old.Offset = tuple.RootID(tuple.Position{Origin: bolttest.Origin, Offset: 0}), 0
+	h.Deltas = nil
+	want(t, h.Feed(old))
+	if len(h.Deltas) != 1 {
+		t.Errorf("%d deltas, want one", len(h.Deltas))
+	}
+	h.Feed(at("b"))
+	task := state.Task{Topology: "test", Node: "node"}
+	head, err := h.Store.Head(context.Background(), task)
+	if err != nil || len(head.Applied) != 1 || head.Floors[bolttest.Origin] != 2 {
+		t.Errorf("head %+v, %v: want the floor 2 and the one id above it", head, err)
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	for name, c := range map[string]struct {
+		payload string
+		failing error
+		tries   int
+	}{
+		"an error is tried five times": {`{"poison":1}`, errors.New("no"), 5},
+		"a rejection is final":         {`{"poison":1}`, bolt.Reject(errors.New("never")), 1},
+		"a panic is a rejection":       {`{"panic":1}`, nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bolttest.New(t, &counting{c.failing})
+			bad := tuple.Tuple{Key: "a", Payload: []byte(c.payload)}
+			want(t, h.Feed(at("a"), bad, at("a")), `a{"n":1}`, `a{"n":2}`)
+			if len(h.Letters) != 1 || h.Letters[0].Tries != c.tries || string(h.Letters[0].Payload) != c.payload {
+				t.Fatalf("letters %+v", h.Letters)
+			}
+			if len(h.Deltas) != 3 {
+				t.Errorf("%d deltas: a dead-lettered tuple completes its root too", len(h.Deltas))
+			}
+		})
+	}
+}
+
+func TestGateHoldsWhatIsAhead(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	numbered := func(n uint64) tuple.Tuple {
+		x := at("a")
+		x.N, x.Group = n, "a"
+		return x
+	}
+	one, two := numbered(1), numbered(2)
+	two.ID, two.Offset = tuple.ID{9}, 50
+	want(t, h.Feed(two))
+	if len(h.Deltas) != 0 {
+		t.Error("a tuple ahead of its gate has no delta: its root must replay")
+	}
+	want(t, h.Feed(one, two), `a{"n":1}`, `a{"n":2}`)
+}
+
+func TestTickRunsInSlices(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	const groups = 2500
+	for from := 0; from < groups; from += 250 {
+		var ts []tuple.Tuple
+		for i := range 250 {
+			ts = append(ts, at(fmt.Sprintf("d%04d", from+i)))
+		}
+		h.Feed(ts...)
+	}
+	h.Deltas = nil
+	out := h.Tick(bolt.Tick{Time: 5})
+	if len(out) != groups {
+		t.Fatalf("%d outputs, want %d", len(out), groups)
+	}
+	if len(h.Deltas) != 1 {
+		t.Fatalf("%d deltas for one tick", len(h.Deltas))
+	}
+	xor := h.Deltas[0].XOR
+	for _, o := range out {
+		xor ^= tuple.LedgerID(o.ID, tuple.NameOf("next"), tuple.Shared, o.Root.Attempt)
+	}
+	tick := tuple.RootID(tuple.Position{Origin: bolttest.TickOrigin})
+	if xor != tuple.LedgerID(tick, tuple.NameOf("node"), 0, tuple.Attempt{Generation: 1}) {
+		t.Error("the tick's delta does not cover all slices")
+	}
+	if again := h.Tick(bolt.Tick{Time: 6}); len(again) != 0 {
+		t.Errorf("%d groups due that nothing has touched", len(again))
+	}
+}
+
+func TestEdgesWithoutTheirKeyAreNotTaken(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	h.Edges(
+		bolt.Edge{To: "x", Stream: "default", Tasks: 4, Key: func(t *tuple.Tuple) (string, bool) { return t.Key, t.Key != "b" }},
+		bolt.Edge{To: "y", Stream: "late", Shared: true},
+	)
+	want(t, h.Feed(at("a"), at("b")), `a{"n":1}`)
+}
+
+func TestCorruptFrame(t *testing.T) {
+	h := bolttest.New(t, &counting{})
+	h.Push("source", tuple.Tuple{ID: tuple.ID{1}, Stream: "default", Payload: []byte("{}"), Key: "a", Root: tuple.Root{Origin: 1, Attempt: tuple.Attempt{Generation: 1}}})
+	h.Corrupt()
+	want(t, h.Step())
+	if len(h.Letters) != 1 || !strings.Contains(h.Letters[0].Error, "corrupt frame") {
+		t.Errorf("letters %+v", h.Letters)
+	}
+}

@@ -1,0 +1,115 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// try executes it until it succeeds, is rejected, or has failed as often as the node allows. It waits in place, so order per task is kept, and tells
+// the broker that it is still working. Outages do not count.
+func (r *run) try(ctx context.Context, it *item) (err error) {
+	if it.Trace.Sampled() {
+		it.begun = r.Clock.Now()
+	}
+	for {
+		it.tries++
+		r.c.emissions = r.c.emissions[:0]
+		if err = r.protect(ctx, it.Tuple); err == nil {
+			return nil
+		}
+		r.sum.Failed++
+		if IsUnavailable(err) {
+			it.tries--
+			if err := r.pause(ctx, r.Retry.Ceiling/10, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if IsReject(err) || it.tries >= r.Retry.Attempts {
+			return err
+		}
+		if stop := r.pause(ctx, r.backoff(it.tries, err), err); stop != nil {
+			return stop
+		}
+	}
+}
+
+// protect turns a panic of a bolt into a rejection: one tuple must not take the worker down.
+func (r *run) protect(ctx context.Context, t *tuple.Tuple) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = Reject(fmt.Errorf("the bolt panicked: %v", p))
+		}
+	}()
+	return r.Bolt.Execute(ctx, t, &r.c)
+}
+
+// backoff is the pause after the n-th failure: exponential from Backoff to Ceiling, with a jitter of a fifth, never below what Retry asked for.
+func (r *run) backoff(n int, err error) time.Duration {
+	d := r.Retry.Ceiling
+	if n < 20 {
+		d = min(r.Retry.Backoff<<(n-1), r.Retry.Ceiling)
+	}
+	spread := uint64(tuple.NameOf(fmt.Sprint(r.where.Worker, r.where.Task, n))) // tells loops apart, and stays the same in a simulation
+	d -= time.Duration(spread % uint64(d/5+1))
+	var asked retry
+	if errors.As(err, &asked) {
+		d = max(d, asked.after)
+	}
+	return d
+}
+
+// outage repeats do for as long as it fails: what the engine itself depends on is waited for, never given up. It ends with ctx or a lost ownership.
+func (r *run) outage(ctx context.Context, do func() error) error {
+	for n := 1; ; n++ {
+		err := do()
+		if err == nil || errors.Is(err, state.ErrFenced) {
+			return err
+		}
+		if err := r.pause(ctx, r.backoff(n, nil), err); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, having told the broker that the batch is still being worked on and the sink why.
+func (r *run) pause(ctx context.Context, d time.Duration, why error) error {
+	r.Sink.Emit(trace.Failed{Where: r.where, Doing: "execute", Err: why})
+	if err := r.Inbox.Working(ctx, r.pending); err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return r.Clock.Sleep(ctx, d)
+}
+
+// bury puts a tuple that cannot be handled among the dead letters, and counts it as handled: its root completes.
+func (r *run) bury(ctx context.Context, it *item, why error) error {
+	it.count(it.ledger)
+	r.c.emissions = r.c.emissions[:0]
+	return r.letter(ctx, it, why)
+}
+
+func (r *run) letter(ctx context.Context, it *item, why error) error {
+	l := r.blank(why)
+	l.ID, l.Source, l.Stream, l.Key, l.Time, l.Group, l.N, l.Payload = it.ID, it.d.frame.Source, it.Stream, it.Key, it.Time, it.Group, it.N, it.Payload
+	l.Origin, l.Offset, l.Generation, l.Count, l.Tries = it.Root.Origin, it.Offset, it.Root.Attempt.Generation, it.Root.Attempt.Count, it.tries
+	if it.Trace.Sampled() {
+		l.TraceID = tuple.ID(it.Trace.TraceID).String()
+	}
+	r.tell1(it, trace.DeadLettered, why)
+	return r.outage(ctx, func() error { return r.Letters.Put(ctx, l) })
+}
+
+// blank is a letter with what is the same for all letters of this loop.
+func (r *run) blank(why error) *tuple.Letter {
+	w := r.where
+	return &tuple.Letter{
+		Topology: w.Topology, Node: w.Node, Task: w.Task, Worker: w.Worker, Revision: r.Revision,
+		Error: why.Error(), FailedAt: r.Clock.Now().UnixMilli(),
+	}
+}

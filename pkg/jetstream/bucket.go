@@ -1,0 +1,150 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Bucket is a key-value bucket: topologies, or leases.
+type Bucket struct {
+	conn *Conn
+	kv   jetstream.KeyValue
+	name string
+}
+
+// Errors of buckets.
+var (
+	// ErrExists: the key is there already, or has another revision than expected.
+	ErrExists = errors.New("the key has been written by somebody else")
+	// ErrNotFound: no such key.
+	ErrNotFound = errors.New("no such key")
+)
+
+// Topologies opens the bucket of applied topologies: one key each.
+func (c *Conn) Topologies(ctx context.Context) (*Bucket, error) {
+	return c.bucket(ctx, jetstream.KeyValueConfig{
+		Bucket: "BM_topologies", Description: "applied topologies", History: 8, MaxValueSize: 4 << 20, Storage: jetstream.FileStorage, Replicas: c.replicas,
+	})
+}
+
+// Leases opens the bucket of member and ownership leases.
+func (c *Conn) Leases(ctx context.Context) (*Bucket, error) {
+	return c.bucket(ctx, jetstream.KeyValueConfig{
+		Bucket: "BM_leases", Description: "who is alive, and who owns which task", LimitMarkerTTL: time.Minute,
+		Storage: jetstream.FileStorage, Replicas: c.replicas, MaxValueSize: 1 << 20,
+	})
+}
+
+func (c *Conn) bucket(ctx context.Context, config jetstream.KeyValueConfig) (*Bucket, error) {
+	kv, err := c.js.CreateOrUpdateKeyValue(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", config.Bucket, err)
+	}
+	return &Bucket{c, kv, config.Bucket}, nil
+}
+
+// Entry is a key as last written.
+type Entry struct {
+	Key      string
+	Value    []byte // nil when the key is gone
+	Revision uint64
+}
+
+// Load returns a key's entry; ErrNotFound when there is none.
+func (b *Bucket) Load(ctx context.Context, key string) (Entry, error) {
+	e, err := b.kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return Entry{Key: key}, ErrNotFound
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("read %s from %s: %w", key, b.name, err)
+	}
+	return Entry{key, e.Value(), e.Revision()}, nil
+}
+
+// Keys lists the keys that match a filter such as "a.member.>".
+func (b *Bucket) Keys(ctx context.Context, filter string) ([]string, error) {
+	l, err := b.kv.ListKeysFiltered(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("keys of %s: %w", b.name, err)
+	}
+	var keys []string
+	for k := range l.Keys() {
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// Store writes a key if its revision still is last (0: it must not exist); ErrExists otherwise. With a ttl above 0 the key vanishes after it, unless
+// written again. The write goes to the bucket's stream directly, because the client's Update and Put drop a key's TTL.
+func (b *Bucket) Store(ctx context.Context, key string, value []byte, last uint64, ttl time.Duration) (revision uint64, err error) {
+	if last == 0 {
+		var opts []jetstream.KVCreateOpt
+		if ttl > 0 {
+			opts = append(opts, jetstream.KeyTTL(ttl))
+		}
+		revision, err = b.kv.Create(ctx, key, value, opts...)
+	} else {
+		msg := &nats.Msg{Subject: "$KV." + b.name + "." + key, Data: value}
+		opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(last)}
+		if ttl > 0 {
+			opts = append(opts, jetstream.WithMsgTTL(ttl))
+		}
+		var ack *jetstream.PubAck
+		if ack, err = b.conn.js.PublishMsg(ctx, msg, opts...); err == nil {
+			revision = ack.Sequence
+		}
+	}
+	var refused *jetstream.APIError
+	if errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return 0, fmt.Errorf("%s in %s: %w", key, b.name, ErrExists)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("write %s to %s: %w", key, b.name, err)
+	}
+	return revision, nil
+}
+
+// Delete removes a key, provided its revision still is last (0: whatever it is).
+func (b *Bucket) Delete(ctx context.Context, key string, last uint64) error {
+	var opts []jetstream.KVDeleteOpt
+	if last > 0 {
+		opts = append(opts, jetstream.LastRevision(last))
+	}
+	if err := b.kv.Delete(ctx, key, opts...); err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+		return fmt.Errorf("delete %s from %s: %w", key, b.name, err)
+	}
+	return nil
+}
+
+// Watch calls f with every entry that matches the filter, as it is now and as it changes, until ctx ends. After the entries of the beginning it calls
+// f once with an empty Key. It resumes after a reconnect.
+func (b *Bucket) Watch(ctx context.Context, filter string, f func(Entry)) error {
+	w, err := b.kv.Watch(ctx, filter)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", b.name, err)
+	}
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return fmt.Errorf("watch %s: ended by the server", b.name)
+			case e == nil:
+				f(Entry{})
+			case e.Operation() == jetstream.KeyValuePut:
+				f(Entry{e.Key(), e.Value(), e.Revision()})
+			default:
+				f(Entry{Key: e.Key(), Revision: e.Revision()})
+			}
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// patience is how long Fetch waits for a first frame.
+const patience = 500 * time.Millisecond
+
+// Inbox is a consumer of one task's frames, or of a shared input. It implements bolt.Inbox.
+type Inbox struct {
+	messages jetstream.MessagesContext
+	ready    chan jetstream.Msg
+	failed   chan error
+	stop     sync.Once
+	done     chan struct{}
+}
+
+// Take makes this worker the only consumer of a task: it replaces the consumers of earlier epochs by one of its own, which ends their pulls and
+// refuses their acknowledgements. Delivery starts again at the first frame that is not acknowledged. The state store's fence must have been raised
+// before.
+func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoch uint64, batch int) (*Inbox, error) {
+	s, err := c.js.Stream(ctx, StreamName(topology, node))
+	if err != nil {
+		return nil, fmt.Errorf("stream of %s/%s: %w", topology, node, err)
+	}
+	prefix, name := fmt.Sprintf("t%d-e", task), fmt.Sprintf("t%d-e%d", task, epoch)
+	names := s.ConsumerNames(ctx)
+	var old []string
+	for n := range names.Name() {
+		if strings.HasPrefix(n, prefix) && n != name {
+			old = append(old, n)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return nil, fmt.Errorf("consumers of %s/%s: %w", topology, node, err)
+	}
+	for _, n := range old {
+		if err := s.DeleteConsumer(ctx, n); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, fmt.Errorf("replace consumer %s: %w", n, err)
+		}
+	}
+	consumer, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(name, Subject(topology, node, task)))
+	if err != nil {
+		return nil, fmt.Errorf("create consumer %s: %w", name, err)
+	}
+	return open(consumer, batch)
+}
+
+// Join competes for the frames of a shared input.
+func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inbox, error) {
+	consumer, err := c.js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
+	if err != nil {
+		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
+	}
+	return open(consumer, batch)
+}
+
+func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
+	// The heartbeat bounds how long a lost wake-up can stall a pull.
+	m, err := consumer.Messages(jetstream.PullMaxMessages(2*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
+	if err != nil {
+		return nil, fmt.Errorf("pull: %w", err)
+	}
+	in := &Inbox{messages: m, ready: make(chan jetstream.Msg, batch), failed: make(chan error, 1), done: make(chan struct{})}
+	go in.pump()
+	return in, nil
+}
+
+// pump moves messages from the pull to where Fetch can see how many there are.
+func (in *Inbox) pump() {
+	defer close(in.done)
+	for {
+		m, err := in.messages.Next()
+		if err != nil {
+			in.failed <- err
+			close(in.ready)
+			return
+		}
+		in.ready <- m
+	}
+}
+
+// ErrReplaced says that the consumer is gone: another owner has taken the task.
+var ErrReplaced = errors.New("the consumer has been replaced by another owner's")
+
+// Fetch implements bolt.Inbox.
+func (in *Inbox) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	var out []bolt.Delivery
+	select {
+	case m, ok := <-in.ready:
+		if !ok {
+			return nil, in.why()
+		}
+		out = append(out, bolt.Delivery{Data: m.Data(), Token: m})
+	case <-wait.C:
+		return nil, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for len(out) < most {
+		select {
+		case m, ok := <-in.ready:
+			if !ok {
+				return out, nil
+			}
+			out = append(out, bolt.Delivery{Data: m.Data(), Token: m})
+		default:
+			return out, nil
+		}
+	}
+	return out, nil
+}
+
+func (in *Inbox) why() error {
+	select {
+	case err := <-in.failed:
+		in.failed <- err
+		if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return ErrReplaced
+		}
+		return fmt.Errorf("pull: %w", err)
+	default:
+		return errors.New("the inbox is closed")
+	}
+}
+
+// Ack implements bolt.Inbox. The acknowledgement travels behind everything this connection has sent before.
+func (in *Inbox) Ack(_ context.Context, ds []bolt.Delivery) error {
+	for _, d := range ds {
+		if err := d.Token.(jetstream.Msg).Ack(); err != nil {
+			return fmt.Errorf("acknowledge: %w", err)
+		}
+	}
+	return nil
+}
+
+// Working implements bolt.Inbox.
+func (in *Inbox) Working(_ context.Context, ds []bolt.Delivery) error {
+	for _, d := range ds {
+		if err := d.Token.(jetstream.Msg).InProgress(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends the pull; what was fetched and not acknowledged is delivered again, to whoever comes next.
+func (in *Inbox) Close() {
+	in.stop.Do(func() {
+		in.messages.Stop()
+		go func() { // let pump finish a hand-over
+			for range in.ready {
+			}
+		}()
+		<-in.done
+	})
+}
+
+var _ bolt.Inbox = (*Inbox)(nil)
+
+// SubscribeDeltas calls f with every delta message for an origin, on one goroutine, until stop is called.
+func (c *Conn) SubscribeDeltas(topology string, o tuple.Origin, f func([]tuple.Delta, error)) (stop func(), err error) {
+	sub, err := c.nc.Subscribe(deltaSubject(topology, o), deltaHandler(f))
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to deltas: %w", err)
+	}
+	if err := sub.SetPendingLimits(1<<20, 256<<20); err != nil {
+		return nil, err
+	}
+	if err := c.nc.FlushTimeout(5 * time.Second); err != nil { // nothing may be emitted before the server knows
+		return nil, fmt.Errorf("subscribe to deltas: %w", err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}

@@ -1,0 +1,165 @@
+// Package jetstream is everything that knows NATS: it provisions a stream per node, publishes and consumes frames, carries ledger deltas, keeps
+// leases, topologies and dead letters. Services hand its values to the engine as inboxes, outboxes and so on.
+// It never looks into a frame or a tuple.
+package jetstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Options say how to reach NATS.
+type Options struct {
+	URL      string // nats://host:port, comma separated; default nats://127.0.0.1:4222
+	Name     string // of this client, shown by the server
+	Creds    string // credentials file
+	User     string
+	Password string
+	Token    string
+	CA       string // file; also turns TLS on
+	Cert     string
+	Key      string
+	Insecure bool // skip verification: tests only
+	Replicas int  // of streams and buckets; default 1
+	// Changed is told of every disconnect (with its error) and reconnect (nil).
+	Changed func(err error)
+}
+
+// Conn is one connection with its JetStream context.
+type Conn struct {
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	replicas int
+}
+
+// Connect opens a connection, waiting for the server until ctx ends. Afterwards it reconnects for ever.
+func Connect(ctx context.Context, o Options) (*Conn, error) {
+	if o.URL == "" {
+		o.URL = nats.DefaultURL
+	}
+	opts := []nats.Option{
+		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if o.Changed != nil && err != nil {
+				o.Changed(err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			if o.Changed != nil {
+				o.Changed(nil)
+			}
+		}),
+	}
+	if o.Creds != "" {
+		opts = append(opts, nats.UserCredentials(o.Creds))
+	}
+	if o.User != "" {
+		opts = append(opts, nats.UserInfo(o.User, o.Password))
+	}
+	if o.Token != "" {
+		opts = append(opts, nats.Token(o.Token))
+	}
+	if o.CA != "" || o.Cert != "" || o.Insecure {
+		config, err := tlsConfig(o)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, nats.Secure(config))
+	}
+	nc, err := dial(ctx, o.URL, opts)
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(5*time.Second), jetstream.WithPublishAsyncMaxPending(16384))
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas)}, nil
+}
+
+// dial tries until ctx ends: a service may well start before its broker.
+func dial(ctx context.Context, url string, opts []nats.Option) (*nats.Conn, error) {
+	for {
+		nc, err := nats.Connect(url, opts...)
+		if err == nil {
+			return nc, nil
+		}
+		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
+			return nil, fmt.Errorf("connect to NATS: %w: check the credentials", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %v)", redact(url), ctx.Err(), err)
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+func redact(url string) string {
+	for i := range url {
+		if url[i] == '@' {
+			return "…" + url[i:]
+		}
+	}
+	return url
+}
+
+func tlsConfig(o Options) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.Insecure}
+	if o.CA != "" {
+		pem, err := os.ReadFile(o.CA)
+		if err != nil {
+			return nil, fmt.Errorf("NATS CA file: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("NATS CA file %s holds no certificate", o.CA)
+		}
+	}
+	if o.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.Cert, o.Key)
+		if err != nil {
+			return nil, fmt.Errorf("NATS client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// Close drains what has been written and closes the connection.
+func (c *Conn) Close() {
+	_ = c.nc.FlushTimeout(2 * time.Second)
+	c.nc.Close()
+}
+
+// Connected reports whether the connection is up now.
+func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// Names of streams, subjects and consumers.
+
+// StreamName is the stream of a node's input.
+func StreamName(topology, node string) string { return "BM_" + topology + "_" + node }
+
+// Subject is where frames for one task of a node go.
+func Subject(topology, node string, task int32) string {
+	if task == tuple.Shared {
+		return "bm." + topology + "." + node + ".any"
+	}
+	return fmt.Sprintf("bm.%s.%s.%d", topology, node, task)
+}
+
+func deltaSubject(topology string, o tuple.Origin) string {
+	return fmt.Sprintf("bmdelta.%s.%016x", topology, uint64(o))
+}

@@ -1,0 +1,156 @@
+// Package spout runs one source of a topology: it emits what the source holds as roots, tracks their tuple trees in a ledger, replays what is overdue
+// and moves the source's floor over what is complete. Kafka partitions and the topology's own logs (ticks, replays, calls) are sources alike.
+// It never starts a goroutine, reads a clock of its own or names a vendor: the service that owns the source drives it.
+package spout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// ErrStale says that the source has a later owner. The loop must not be used any more.
+var ErrStale = errors.New("the source has a later owner")
+
+// Options assemble a loop. All but Sink are required.
+type Options struct {
+	Where      trace.Where // Task is the partition
+	Origin     tuple.Origin
+	Generation uint32
+	Floor      int64 // every offset below is fully processed
+	Revision   uint32
+	Ledger     ack.Options
+	Outbox     bolt.Outbox
+	Clock      bolt.Clock
+	Sink       trace.Sink
+	// Commit makes the floor durable. ErrStale, wrapped, when the generation is not the current one.
+	Commit func(ctx context.Context, floor int64) error
+}
+
+// Loop emits the roots of one origin. It is not safe for concurrent use.
+type Loop struct {
+	Options
+	ledger    *ack.Ledger
+	roots     map[int64]root // open ones, by first offset: what a replay needs
+	bytes     int            // of their payloads
+	committed int64
+}
+
+type root struct {
+	edges  []bolt.Edge
+	tuples []tuple.Tuple
+	bytes  int
+}
+
+// New returns a loop whose ledger is empty. Nothing has been emitted yet.
+func New(o Options) *Loop {
+	return &Loop{Options: o, ledger: ack.New(o.Generation, o.Floor, o.Ledger), roots: map[int64]root{}, committed: o.Floor}
+}
+
+// Emit tracks the offsets [first, next) as one root and publishes its tuples along the edges. It returns when all are stored, or ctx ends: then the
+// root stays tracked and replays. The loop keeps the tuples until the root is complete.
+func (l *Loop) Emit(ctx context.Context, first, next int64, edges []bolt.Edge, tuples []tuple.Tuple) error {
+	r := root{edges: edges, tuples: tuples}
+	for i := range tuples {
+		r.bytes += len(tuples[i].Payload)
+	}
+	l.roots[first] = r
+	l.bytes += r.bytes
+	return l.emit(ctx, first, next, l.ledger.Attempt())
+}
+
+func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) error {
+	r := l.roots[first]
+	pack := bolt.Packer{Revision: l.Revision, Source: l.Where.Node, Edges: r.edges}
+	at := tuple.Root{Origin: l.Origin, First: first, Attempt: a, Floor: l.ledger.Floor()}
+	var xor uint64
+	for i := range r.tuples {
+		t := r.tuples[i]
+		t.Root = at
+		x, _, err := pack.Route(&t)
+		if err != nil {
+			return err
+		}
+		xor ^= x
+	}
+	frames, err := pack.Take()
+	if err != nil {
+		return err
+	}
+	l.done(l.ledger.Track(first, next, a, xor, l.Clock.Now().UnixMilli()))
+	if len(frames) == 0 {
+		return nil
+	}
+	if err := l.Outbox.Publish(ctx, frames); err != nil {
+		return fmt.Errorf("publish root %d of origin %x: %w", first, uint64(l.Origin), err)
+	}
+	return nil
+}
+
+// Apply takes deltas in.
+func (l *Loop) Apply(deltas []tuple.Delta) {
+	now := l.Clock.Now().UnixMilli()
+	for _, d := range deltas {
+		l.done(l.ledger.Apply(d, now))
+	}
+}
+
+func (l *Loop) done(d ack.Done, ok bool) {
+	if !ok {
+		return
+	}
+	l.bytes -= l.roots[d.First].bytes
+	delete(l.roots, d.First)
+	l.Sink.Emit(trace.Completed{
+		Where: l.Where, Root: tuple.Root{Origin: l.Origin, First: d.First, Attempt: d.Attempt},
+		Latency: time.Duration(l.Clock.Now().UnixMilli()-d.Begun) * time.Millisecond,
+	})
+}
+
+// Tick replays what is overdue and commits the floor if it has moved.
+func (l *Loop) Tick(ctx context.Context) error {
+	for _, d := range l.ledger.Tick(l.Clock.Now().UnixMilli()) {
+		a := d.Attempt
+		a.Count--
+		l.Sink.Emit(trace.Overdue{
+			Where: l.Where, Root: tuple.Root{Origin: l.Origin, First: d.First, Attempt: a}, Age: time.Duration(d.Age) * time.Millisecond,
+		})
+		if err := l.emit(ctx, d.First, d.Next, d.Attempt); err != nil {
+			return err
+		}
+	}
+	return l.Settle(ctx)
+}
+
+// Settle commits the floor if it has moved since the last commit.
+func (l *Loop) Settle(ctx context.Context) error {
+	floor := l.ledger.Floor()
+	if floor == l.committed {
+		return nil
+	}
+	if err := l.Commit(ctx, floor); err != nil {
+		return fmt.Errorf("commit floor %d of origin %x: %w", floor, uint64(l.Origin), err)
+	}
+	l.committed = floor
+	return nil
+}
+
+// Floor returns the end of the contiguous prefix of complete offsets.
+func (l *Loop) Floor() int64 { return l.ledger.Floor() }
+
+// Room reports whether offset o may be emitted: within the span, and within a budget of payload bytes kept for replay.
+func (l *Loop) Room(o int64, bytes int) bool {
+	return l.ledger.Room(o) && (bytes <= 0 || l.bytes < bytes)
+}
+
+// Open returns the number of open roots and when the oldest was emitted, in ms; 0 when there is none.
+func (l *Loop) Open() (int, int64) { return l.ledger.Open() }
+
+// Describe draws the ledger.
+func (l *Loop) Describe() string { return l.ledger.Describe() }

@@ -1,0 +1,192 @@
+package spout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// TickLog is the name of the tick log among a topology's logs, and TickOrigin its origin.
+const TickLog = "tick"
+
+// TickOrigin returns the origin of a topology's tick log.
+func TickOrigin(topology string) tuple.Origin { return tuple.OriginOf(topology, TickLog) }
+
+// window is how many entries of a log are open at a time when they are emitted again.
+const window = 16
+
+// Due is a node that wants ticks.
+type Due struct {
+	Node  string
+	Every int64 // ms of processing time; 0: whenever the watermark has moved
+	Level int
+	Edge  bolt.Edge // Stream tuple.TickStream, All
+}
+
+// Ticker owns a topology's tick log: it appends an entry when a node is due, before anything is published, and emits every entry from the log's
+// durable floor on, in order. Time is a tuple: what depends on it can be replayed.
+type Ticker struct {
+	*Loop
+	topology string
+	logs     state.Logs
+	nodes    []Due
+	last     bolt.Tick // the last logged entry
+	length   int64
+	next     int64 // next entry to emit
+}
+
+// NewTicker reads where the log stands. The generation in o has been raised for the log TickLog by the caller; o.Commit and o.Floor are set here.
+func NewTicker(ctx context.Context, o Options, topology string, logs state.Logs, nodes []Due) (*Ticker, error) {
+	t := &Ticker{topology: topology, logs: logs, nodes: nodes}
+	if err := t.read(ctx); err != nil {
+		return nil, err
+	}
+	_, _, floor, err := logs.Read(ctx, topology, TickLog, math.MaxInt64, 0)
+	if err != nil {
+		return nil, err
+	}
+	o.Origin, o.Floor = TickOrigin(topology), floor
+	o.Commit = func(ctx context.Context, floor int64) error {
+		return stale(logs.SetFloor(ctx, topology, TickLog, o.Generation, floor))
+	}
+	t.Loop, t.next = New(o), floor
+	return t, nil
+}
+
+// read learns the log's length and last entry.
+func (t *Ticker) read(ctx context.Context) error {
+	_, length, _, err := t.logs.Read(ctx, t.topology, TickLog, math.MaxInt64, 0)
+	if err != nil {
+		return fmt.Errorf("read the tick log: %w", err)
+	}
+	t.length, t.last = length, bolt.Tick{Watermark: math.MinInt64}
+	if length == 0 {
+		return nil
+	}
+	entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, length-1, 1)
+	if err != nil || len(entries) == 0 {
+		return errors.Join(err, fmt.Errorf("read entry %d of the tick log: it is not there", length-1))
+	}
+	return json.Unmarshal(entries[0], &t.last)
+}
+
+// Advance appends an entry if a node is due at the clock's time or the watermark has moved, and emits what the log holds.
+func (t *Ticker) Advance(ctx context.Context, watermark int64) error {
+	now := max(t.last.Time, t.Clock.Now().UnixMilli())
+	entry := bolt.Tick{N: t.length, Time: now, Last: t.last.Time, Watermark: max(watermark, t.last.Watermark)}
+	if t.length == 0 {
+		entry.Last = now // nothing was due before the topology's first tick
+	}
+	for _, d := range t.nodes {
+		if d.Every > 0 && now/d.Every > entry.Last/d.Every || d.Every == 0 && entry.Watermark > t.last.Watermark {
+			entry.Nodes = append(entry.Nodes, d.Node)
+		}
+	}
+	if len(entry.Nodes) == 0 && t.length > 0 {
+		return t.pump(ctx)
+	}
+	if err := t.append(ctx, entry); err != nil {
+		return err
+	}
+	return t.pump(ctx)
+}
+
+// Flush appends the flush entry of one level of the graph. Call it when Flushed says that the level above is done.
+func (t *Ticker) Flush(ctx context.Context, level int) error {
+	entry := bolt.Tick{N: t.length, Time: max(t.last.Time, t.Clock.Now().UnixMilli()), Last: t.last.Time, Watermark: t.last.Watermark, Flush: true}
+	for _, d := range t.nodes {
+		if d.Level == level {
+			entry.Nodes = append(entry.Nodes, d.Node)
+		}
+	}
+	if len(entry.Nodes) == 0 {
+		return nil
+	}
+	if err := t.append(ctx, entry); err != nil {
+		return err
+	}
+	return t.pump(ctx)
+}
+
+// Levels lists the levels that have nodes with ticks, ascending.
+func (t *Ticker) Levels() (levels []int) {
+	for _, d := range t.nodes {
+		if !slices.Contains(levels, d.Level) {
+			levels = append(levels, d.Level)
+		}
+	}
+	slices.Sort(levels)
+	return levels
+}
+
+// Flushed reports whether every entry of the log is fully processed, durably.
+func (t *Ticker) Flushed() bool { return t.committed == t.length }
+
+func (t *Ticker) append(ctx context.Context, entry bolt.Tick) error {
+	b, err := json.Marshal(entry)
+	if err != nil {
+		return err
+	}
+	err = t.logs.Append(ctx, t.topology, TickLog, t.Generation, t.length, b)
+	if errors.Is(err, state.ErrFenced) {
+		return stale(err)
+	}
+	if err != nil { // an unknown outcome, or a conflict: what the log says counts
+		return errors.Join(fmt.Errorf("append tick %d: %w", t.length, err), t.read(ctx))
+	}
+	t.length, t.last = t.length+1, entry
+	return nil
+}
+
+// pump emits the log's entries from next on, at most window open at a time.
+func (t *Ticker) pump(ctx context.Context) error {
+	for t.next < t.length && t.next < t.Floor()+window {
+		entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, t.next, window)
+		if err != nil {
+			return fmt.Errorf("read the tick log from %d: %w", t.next, err)
+		}
+		for _, e := range entries {
+			if t.next >= t.Floor()+window {
+				return nil
+			}
+			if err := t.emitEntry(ctx, e); err != nil {
+				return err
+			}
+		}
+		if len(entries) == 0 {
+			return fmt.Errorf("tick %d of %d is missing from the log", t.next, t.length)
+		}
+	}
+	return nil
+}
+
+func (t *Ticker) emitEntry(ctx context.Context, payload []byte) error {
+	var entry bolt.Tick
+	if err := json.Unmarshal(payload, &entry); err != nil {
+		return fmt.Errorf("tick %d: %w", t.next, err)
+	}
+	var edges []bolt.Edge
+	for _, d := range t.nodes {
+		if slices.Contains(entry.Nodes, d.Node) {
+			edges = append(edges, d.Edge)
+		}
+	}
+	at := tuple.Position{Origin: t.Origin, Offset: t.next}
+	tick := tuple.Tuple{ID: tuple.RootID(at), Offset: at.Offset, Stream: tuple.TickStream, Time: entry.Time, Payload: payload}
+	t.next++
+	return t.Emit(ctx, at.Offset, at.Offset+1, edges, []tuple.Tuple{tick})
+}
+
+func stale(err error) error {
+	if errors.Is(err, state.ErrFenced) {
+		return errors.Join(ErrStale, err)
+	}
+	return err
+}

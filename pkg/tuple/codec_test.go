@@ -1,0 +1,198 @@
+package tuple
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func example() *Frame {
+	root := Root{Origin: 0x1122334455667788, First: 100, Attempt: Attempt{3, 1}, Floor: 90}
+	return &Frame{Revision: 7, Source: "clean", Tuples: []Tuple{
+		{ID: RootID(Position{root.Origin, 101}), Root: root, Offset: 101, Stream: "default", Key: "machine-1", Time: 1386018900000, Payload: []byte(`{"temperature":73.9}`)},
+		{ID: ID{15: 2}, Root: root, Offset: 102, Stream: "late", Key: "machine-2", Time: -1, Group: "hall", N: 300, Trace: Trace{[16]byte{1}, [8]byte{2}}, Payload: []byte(`{}`)},
+	}}
+}
+
+// TestGolden pins the bytes on the wire: services of different builds, and bolts in other languages, depend on them.
+func TestGolden(t *testing.T) {
+	b, err := example().Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := hex.Dump(b)
+	const file = "testdata/frame.golden"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFrameRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		roots := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Root {
+			return Root{
+				Origin(rapid.Uint64().Draw(t, "origin")), rapid.Int64Range(0, 1<<40).Draw(t, "first"),
+				Attempt{rapid.Uint32().Draw(t, "generation"), rapid.Uint32().Draw(t, "count")}, rapid.Int64().Draw(t, "floor"),
+			}
+		}), 1, 4).Draw(t, "roots")
+		text := rapid.StringN(0, 20, 80)
+		f := Frame{Revision: rapid.Uint32().Draw(t, "revision"), Source: text.Draw(t, "source")}
+		for range rapid.IntRange(1, 20).Draw(t, "tuples") {
+			x := Tuple{Root: rapid.SampledFrom(roots).Draw(t, "root"), Stream: text.Draw(t, "stream"), Key: text.Draw(t, "key"), Time: rapid.Int64().Draw(t, "time")}
+			x.Offset = x.Root.First + rapid.Int64Range(0, 1000).Draw(t, "offset")
+			copy(x.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
+			x.Payload = rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "payload")
+			if rapid.Bool().Draw(t, "stateful") {
+				x.Group, x.N = text.Draw(t, "group"), rapid.Uint64().Draw(t, "n")
+			}
+			if rapid.Bool().Draw(t, "sampled") {
+				x.Trace.TraceID[3] = 1
+			}
+			f.Tuples = append(f.Tuples, x)
+		}
+		b, err := f.Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Frame
+		if err := got.Decode(b); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(f, got); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	good, err := example().Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := bytes.Clone(good)
+	newer[1] = Version + 1
+	var f Frame
+	if err := f.Decode(newer); !errors.Is(err, ErrVersion) {
+		t.Errorf("a newer version: %v", err)
+	}
+	for n := range good {
+		if err := f.Decode(good[:n]); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+			t.Fatalf("the first %d bytes of a frame: %v", n, err)
+		}
+	}
+	if err := f.Decode(append(bytes.Clone(good), 0)); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a byte too many: %v", err)
+	}
+	for name, f := range map[string]Frame{
+		"no tuples":       {},
+		"a long key":      {Tuples: []Tuple{{Key: strings.Repeat("k", MaxKey+1)}}},
+		"a large payload": {Tuples: []Tuple{{Payload: make([]byte, MaxPayload+1)}}},
+		"too many":        {Tuples: make([]Tuple, MaxTuples+1)},
+	} {
+		if _, err := f.Append(nil); err == nil {
+			t.Errorf("%s: encoded", name)
+		}
+	}
+}
+
+func TestDeltasRoundTrip(t *testing.T) {
+	want := []Delta{{Frame: ID{1}, First: 5, Attempt: Attempt{1, 2}, XOR: 3}, {First: -1}}
+	b := AppendDeltas(nil, want)
+	got, err := DecodeDeltas(b)
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	for n := range b {
+		if _, err := DecodeDeltas(b[:n]); err == nil {
+			t.Errorf("the first %d bytes were accepted", n)
+		}
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	b, _ := example().Append(nil)
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var frame, again Frame
+		if frame.Decode(b) != nil {
+			return
+		}
+		c, err := frame.Append(nil)
+		if err != nil {
+			t.Fatalf("decoded, but does not encode: %v", err)
+		}
+		if err := again.Decode(c); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(frame, again); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func FuzzDeltas(f *testing.F) {
+	f.Add(AppendDeltas(nil, []Delta{{Frame: ID{1}, First: 5, Attempt: Attempt{1, 2}, XOR: 3}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ds, err := DecodeDeltas(b)
+		if err != nil {
+			return
+		}
+		again, err := DecodeDeltas(AppendDeltas(nil, ds))
+		if err != nil || cmp.Diff(ds, again) != "" {
+			t.Fatal(err, ds, again)
+		}
+	})
+}
+
+func bench() (f Frame) {
+	for i := range 256 {
+		f.Tuples = append(f.Tuples, Tuple{ID: ID{byte(i)}, Offset: int64(i), Stream: "default", Key: "machine-000123", Time: 1386018900000, Payload: make([]byte, 200)})
+	}
+	return f
+}
+
+// The two frame benchmarks report the time of one tuple among 256.
+func BenchmarkFrameAppend(b *testing.B) {
+	f := bench()
+	var out []byte
+	b.ReportAllocs()
+	for i := 0; i < b.N; i += len(f.Tuples) {
+		out, _ = f.Append(out[:0])
+	}
+}
+
+func BenchmarkFrameDecode(b *testing.B) {
+	f := bench()
+	data, _ := f.Append(nil)
+	b.ReportAllocs()
+	for i := 0; i < b.N; i += len(f.Tuples) {
+		if err := f.Decode(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkChildID(b *testing.B) {
+	id, e, s := ID{1}, Emitter{Node: NameOf("clean")}, NameOf("default")
+	for i := 0; b.Loop(); i++ {
+		id = ChildID(id, e, s, 0)
+	}
+}
