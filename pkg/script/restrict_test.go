@@ -104,13 +104,36 @@ func TestRemovedAndKept(t *testing.T) {
 func TestTimerFiresOnlyForItsCall(t *testing.T) {
 	rt := runtime(t, "function convert(t) { return {} }")
 	rt.watch.start(rt.vm, time.Hour)
-	rt.watch.fire() // at the very end of a call
+	late := rt.watch.shot
+	for range looks {
+		late.fire() // at the very end of a call
+	}
 	if !rt.watch.stop() {
 		t.Fatal("the interrupt went unnoticed")
 	}
 	rt.vm = nil
-	rt.watch.fire() // between calls
+	late.fire() // between calls
 	if _, err := rt.Convert(input(`{}`)); err != nil {
 		t.Error(err)
+	}
+	rt.watch.start(rt.vm, time.Hour)
+	late = rt.watch.shot
+	late.timer.Stop() // as if it had gone off just now, and its goroutine had not run yet
+	rt.watch.stop()
+	rt.watch.start(rt.vm, time.Hour)
+	for range looks {
+		late.fire()
+	}
+	if rt.watch.stop() {
+		t.Error("a late timer interrupted the next call")
+	}
+}
+
+func TestAStallCostsOneSlice(t *testing.T) {
+	rt := runtime(t, "function convert(t) { return {} }")
+	rt.watch.start(rt.vm, time.Hour)
+	rt.watch.shot.fire() // a stall longer than the deadline lets the timer go off once
+	if rt.watch.stop() {
+		t.Error("interrupted without having run for its deadline")
 	}
 }

@@ -21,7 +21,7 @@ const (
 
 // RuntimeOptions bounds a Runtime. The zero value is usable.
 type RuntimeOptions struct {
-	Deadline time.Duration  // of one call; 0 is DefaultDeadline
+	Deadline time.Duration  // of one call and of the top level; 0 is DefaultDeadline
 	Params   map[string]any // ctx.params, frozen; any JSON
 	MaxStack int            // nested calls; 0 is DefaultMaxStack
 }
@@ -255,40 +255,63 @@ func (e *Error) place(file string, stack []goja.StackFrame) {
 	}
 }
 
+// looks is how many times the watchdog must look before it interrupts. A process that gets no CPU for a while, as in a
+// throttled container, loses one slice only, not the whole deadline: the timer is set again after it has woken up.
+const looks = 4
+
 // watchdog interrupts a runtime that runs too long. Its one timer is reused.
-type watchdog struct {
+type watchdog struct{ shot *shot }
+
+// shot is a timer and what it may interrupt.
+type shot struct {
 	timer *time.Timer
+	slice time.Duration
 
 	mu    sync.Mutex
 	vm    *goja.Runtime // nil between calls
+	left  int
 	fired bool
 }
 
 func (w *watchdog) start(vm *goja.Runtime, after time.Duration) {
-	w.mu.Lock()
-	w.vm, w.fired = vm, false
-	w.mu.Unlock()
-	if w.timer == nil {
-		w.timer = time.AfterFunc(after, w.fire)
+	s := w.shot
+	if s == nil {
+		s = &shot{}
+		w.shot = s
+	}
+	s.mu.Lock()
+	s.vm, s.left, s.fired, s.slice = vm, looks, false, after/looks
+	if s.timer == nil {
+		s.timer = time.AfterFunc(s.slice, s.fire)
 	} else {
-		w.timer.Reset(after)
+		s.timer.Reset(s.slice)
 	}
+	s.mu.Unlock()
 }
 
-func (w *watchdog) fire() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.vm != nil {
-		w.fired = true
-		w.vm.Interrupt(ErrDeadline)
+func (s *shot) fire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.vm == nil {
+		return
 	}
+	if s.left--; s.left > 0 {
+		s.timer.Reset(s.slice)
+		return
+	}
+	s.fired = true
+	s.vm.Interrupt(ErrDeadline)
 }
 
-// stop ends the watch and reports whether the runtime was interrupted, perhaps too late to matter to the call.
+// stop ends the watch and reports whether the runtime was interrupted, perhaps too late to matter to the call. A shot
+// whose timer could not be stopped may still be on its way; it is left behind, so that it never meets the next call.
 func (w *watchdog) stop() bool {
-	w.timer.Stop()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.vm = nil
-	return w.fired
+	s := w.shot
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.vm = nil
+	if !s.timer.Stop() {
+		w.shot = nil
+	}
+	return s.fired
 }

@@ -63,35 +63,42 @@ func (s *scanner) word(w string) bool {
 	return true
 }
 
-// str skips a string at s.i and reports whether it contains escapes.
-func (s *scanner) str() (escaped, ok bool) {
+// str skips a string at s.i and reports whether it is plain: ASCII without escapes.
+func (s *scanner) str() (plain, ok bool) {
 	b := s.b
+	plain = true
 	for i := s.i + 1; i < len(b); i++ {
-		switch c := b[i]; {
-		case c == '"':
+		c := b[i]
+		if c == '"' {
 			s.i = i + 1
-			return escaped, true
-		case c == '\\':
-			escaped = true
-			i++
-			if i >= len(b) {
-				return true, false
+			return plain, true
+		}
+		if c >= 0x20 && c != '\\' && c < utf8.RuneSelf {
+			continue
+		}
+		plain = false
+		if c >= utf8.RuneSelf {
+			continue
+		}
+		if c != '\\' {
+			return false, false
+		}
+		i++
+		if i >= len(b) {
+			return false, false
+		}
+		switch b[i] {
+		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		case 'u':
+			if i+4 >= len(b) || !isHex(b[i+1]) || !isHex(b[i+2]) || !isHex(b[i+3]) || !isHex(b[i+4]) {
+				return false, false
 			}
-			switch b[i] {
-			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-			case 'u':
-				if i+4 >= len(b) || !isHex(b[i+1]) || !isHex(b[i+2]) || !isHex(b[i+3]) || !isHex(b[i+4]) {
-					return true, false
-				}
-				i += 4
-			default:
-				return true, false
-			}
-		case c < 0x20:
-			return escaped, false
+			i += 4
+		default:
+			return false, false
 		}
 	}
-	return escaped, false
+	return false, false
 }
 
 func isHex(c byte) bool {
@@ -138,8 +145,8 @@ func (s *scanner) number() bool {
 	return true
 }
 
-// members skips an object at s.i; each, when given, receives the quoted key, whether it has escapes, and the value.
-func (s *scanner) members(depth int, each func(key []byte, escaped bool, value []byte)) bool {
+// members skips an object at s.i; each, when given, receives the quoted key, whether it is plain, and the value.
+func (s *scanner) members(depth int, each func(key []byte, plain bool, value []byte)) bool {
 	if depth >= maxDepth {
 		return false
 	}
@@ -154,7 +161,7 @@ func (s *scanner) members(depth int, each func(key []byte, escaped bool, value [
 		if s.peek() != '"' {
 			return false
 		}
-		escaped, ok := s.str()
+		plain, ok := s.str()
 		if !ok {
 			return false
 		}
@@ -170,7 +177,7 @@ func (s *scanner) members(depth int, each func(key []byte, escaped bool, value [
 			return false
 		}
 		if each != nil {
-			each(key, escaped, value)
+			each(key, plain, value)
 		}
 		s.space()
 		switch s.peek() {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"unicode/utf8"
 )
 
 // kind says what a slot holds.
@@ -145,12 +144,13 @@ func (f *field) key() string {
 	return f.name
 }
 
+// hashOf tells most names of one object apart at the cost of a few instructions.
 func hashOf[T string | []byte](s T) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
+	n := len(s)
+	if n == 0 {
+		return 0
 	}
-	return h
+	return uint32(n)&0xff | uint32(s[0])<<8 | uint32(s[n-1])<<16 | uint32(s[n/2])<<24
 }
 
 // wide is the number of fields from which an object keeps a map of names; below it a walk is faster.
@@ -180,31 +180,56 @@ func (o *object) load(raw []byte) bool {
 	return ok && s.i == len(raw)
 }
 
-func (o *object) append(quoted []byte, escaped bool, value []byte) {
-	f := field{quoted: quoted, slot: slot{kind: kindRaw, raw: value}}
+func (o *object) append(quoted []byte, plain bool, value []byte) {
 	name := quoted[1 : len(quoted)-1]
-	if escaped || !utf8.Valid(name) {
-		f.name, f.decoded = unquote(quoted), true
-		name = []byte(f.name)
+	decoded := ""
+	if !plain {
+		decoded = unquote(quoted)
+		name = []byte(decoded)
 	}
-	f.hash = hashOf(name)
-	if i := find(o, name, f.hash); i >= 0 {
-		o.fields[i].slot = f.slot
+	hash := hashOf(name)
+	if i := find(o, name, hash); i >= 0 {
+		o.fields[i].slot = slot{kind: kindRaw, raw: value}
 		return
 	}
-	o.push(f)
+	f := o.push()
+	f.quoted, f.hash, f.kind, f.raw = quoted, hash, kindRaw, value
+	f.name, f.decoded = decoded, !plain
+	o.note()
 }
 
-func (o *object) push(f field) {
-	o.fields = append(o.fields, f)
-	if n := len(o.fields); o.byName != nil {
-		o.byName[o.fields[n-1].key()] = n - 1
-	} else if n > wide {
-		o.byName = make(map[string]int, 2*n)
-		for i := range o.fields {
-			o.byName[o.fields[i].key()] = i
-		}
+// push adds an empty field; note must follow once it has its name.
+func (o *object) push() *field {
+	n := len(o.fields)
+	if n < cap(o.fields) {
+		o.fields = o.fields[:n+1]
+		o.fields[n] = field{}
+	} else {
+		o.fields = append(o.fields, field{})
 	}
+	return &o.fields[n]
+}
+
+// note enters the last field into byName, once the object is wide.
+func (o *object) note() {
+	n := len(o.fields)
+	if n <= wide {
+		return
+	}
+	if o.byName != nil {
+		o.byName[o.fields[n-1].key()] = n - 1
+		return
+	}
+	o.byName = make(map[string]int, 2*n)
+	for i := range o.fields {
+		o.byName[o.fields[i].key()] = i
+	}
+}
+
+func (o *object) add(name string, hash uint32, v slot) {
+	*o.push() = field{name: name, decoded: true, hash: hash, slot: v}
+	o.note()
+	o.touch()
 }
 
 // find returns the place of a field, deleted ones included, or -1.
@@ -243,8 +268,7 @@ func (o *object) set(name string, v slot) {
 	hash := hashOf(name)
 	i := find(o, name, hash)
 	if i < 0 {
-		o.push(field{name: name, decoded: true, hash: hash, slot: v})
-		o.touch()
+		o.add(name, hash, v)
 		return
 	}
 	s := &o.fields[i].slot
@@ -254,10 +278,10 @@ func (o *object) set(name string, v slot) {
 	}
 	if s.kind == kindAbsent { // deleted before: it comes back at the end, as in JavaScript
 		o.remove(i)
-		o.push(field{name: name, decoded: true, hash: hash, slot: v})
-	} else {
-		*s = v
+		o.add(name, hash, v)
+		return
 	}
+	*s = v
 	o.touch()
 }
 
