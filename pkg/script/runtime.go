@@ -219,8 +219,11 @@ func (rt *Runtime) fault(err error) error {
 	case errors.As(err, &thrown):
 		e.Message = messageOf(thrown)
 		e.place(rt.program.file, thrown.Stack())
-		if inner := errors.Unwrap(thrown); errors.Is(inner, ErrTooLarge) {
-			e.Message, e.Err = inner.Error(), ErrTooLarge
+		if inner := errors.Unwrap(thrown); inner != nil { // one of ours, such as emit's
+			e.Message = inner.Error()
+			if errors.Is(inner, ErrTooLarge) {
+				e.Err = ErrTooLarge
+			}
 		}
 	case errors.Is(err, ErrTooLarge):
 		e.Err = ErrTooLarge

@@ -140,7 +140,7 @@ func TestErrorsHaveAPlace(t *testing.T) {
 		{"function convert(t) {\n  throw 'text'\n}", "s.js:2:3: text"},
 		{"const convert = t => helper(t)\nfunction helper(t) { return missing }", "s.js:2:29: ReferenceError: missing is not defined"},
 		{"function convert(t) {\n  return [1].map(x => x.y.z)\n}", "s.js:2:27: TypeError: Cannot read property 'z' of undefined"},
-		{"function convert(t, ctx) {\n  ctx.emit(3)\n}", "s.js:2:11: GoError: emit: a number is not an object"},
+		{"function convert(t, ctx) {\n  ctx.emit(3)\n}", "s.js:2:11: emit: a number is not an object"},
 		{"function convert(t) { return JSON.parse('{') }", "s.js:1:40: SyntaxError: Unexpected end of JSON input (EOF)"},
 	} {
 		rt := runtime(t, c.src)
