@@ -17,7 +17,9 @@ const (
 )
 
 // restrict removes what makes code from strings, and puts size checks before the builtins that allocate or loop by
-// themselves. It is a fence against mistakes: `s += s` and regular expressions that backtrack are bounded by the deadline or not at all.
+// themselves. It is a fence against mistakes, not a sandbox. `s += s` is stopped by the deadline, after some hundred
+// megabytes. Two things are not stopped at all: a regular expression with lookaround or back-references that
+// backtracks, and spreading an array whose length was raised by assignment.
 func (rt *Runtime) restrict() error {
 	vm := rt.vm
 	global := vm.GlobalObject()
