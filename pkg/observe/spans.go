@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	spanQueue    = 4096 // events
-	exportQueue  = 8192 // ended spans; not OTEL_BSP_MAX_QUEUE_SIZE, since record relies on it
-	mostPerEvent = 5    // spans made of one event
+	spanQueue    = 16384 // events: a few Steps of every loop report at once
+	exportQueue  = 16384 // ended spans; not OTEL_BSP_MAX_QUEUE_SIZE, since record relies on it
+	mostPerEvent = 5     // spans made of one event
 )
 
 // spans makes spans of events, from one goroutine, and hands them to the SDK's batch processor. The processor is shared by one tracer per kind of

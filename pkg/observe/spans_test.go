@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -231,6 +234,42 @@ func TestOTLPOverHTTP(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// grpcCollector counts the spans that arrive.
+type grpcCollector struct {
+	collector.UnimplementedTraceServiceServer
+	spans atomic.Int64
+}
+
+func (g *grpcCollector) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	for _, rs := range r.ResourceSpans {
+		for _, ss := range rs.ScopeSpans {
+			g.spans.Add(int64(len(ss.Spans)))
+		}
+	}
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+func TestOTLPOverGRPC(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, got := grpc.NewServer(), &grpcCollector{}
+	collector.RegisterTraceServiceServer(server, got)
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	defer func() { server.Stop(); <-done }()
+
+	o := start(t, Options{Service: "dev", OTLP: "grpc://" + l.Addr().String()})
+	for _, e := range journey() {
+		o.Sink()(e)
+	}
+	finish(t, o)
+	if n := got.spans.Load(); n != 11 {
+		t.Errorf("%d spans arrived, want 11", n)
 	}
 }
 
