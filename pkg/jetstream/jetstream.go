@@ -163,3 +163,23 @@ func Subject(topology, node string, task int32) string {
 func deltaSubject(topology string, o tuple.Origin) string {
 	return fmt.Sprintf("bmdelta.%s.%016x", topology, uint64(o))
 }
+
+// Serve answers requests on a subject until stop is called. Each request has a goroutine of its own.
+func (c *Conn) Serve(subject string, answer func([]byte) []byte) (stop func(), err error) {
+	sub, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
+		go func() { _ = m.Respond(answer(m.Data)) }() // nobody is left to tell when the requester has gone
+	})
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w", subject, err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}
+
+// Request asks on a subject and returns the answer.
+func (c *Conn) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
+	m, err := c.nc.RequestWithContext(ctx, subject, data)
+	if err != nil {
+		return nil, fmt.Errorf("request on %s: %w", subject, err)
+	}
+	return m.Data, nil
+}

@@ -50,16 +50,13 @@ func NewDecoder(spec topology.Spout) *Decoder {
 	return &Decoder{spec: spec, key: path(spec.Key), time: path(spec.Time.Field)}
 }
 
-// path escapes what gjson would read as more than a nested field.
+// path is the gjson path of a nested field written as a.b; nothing else in it has a meaning.
 func path(field string) string {
-	var b strings.Builder
-	for _, c := range field {
-		if strings.ContainsRune(`*?|#@!{}[]()=<>%"\`, c) {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(c)
+	parts := strings.Split(field, ".")
+	for i := range parts {
+		parts[i] = gjson.Escape(parts[i])
 	}
-	return b.String()
+	return strings.Join(parts, ".")
 }
 
 // Accepts reports whether the record belongs to the data stream that the spout is for. Others are not its business.

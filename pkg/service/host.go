@@ -1,0 +1,304 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// host runs one node in this worker: it holds the worker's lease on the node, and runs a loop for each task it owns.
+type host struct {
+	*Worker
+	plan     *topology.Plan
+	node     topology.Node
+	revision uint32
+	roster   *roster
+	lease    *membership
+	hard     context.Context // outlives the stop signal by the drain
+	outbox   *jetstream.Outbox
+	docs     database
+
+	pausedNow *atomic.Bool // of the topology, kept by the worker
+	loops     sync.WaitGroup
+}
+
+func (h *host) at() trace.Where { return h.where(h.plan.Topology.Name, h.node.ID) }
+
+// paused reports whether the topology is told to emit nothing new.
+func (h *host) paused() bool { return h.pausedNow.Load() }
+
+// tasksOf lists the tasks in order.
+func tasksOf(mine map[int32]*owned) []int32 { return slices.Sorted(maps.Keys(mine)) }
+
+// run runs the node until ctx ends, then waits for what is in flight.
+func (h *host) run(ctx context.Context) {
+	name := h.plan.Topology.Name
+	h.lease = &membership{
+		bucket: h.leases, key: memberKey(name, h.node.ID, h.Name),
+		self: member.Member{
+			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
+		},
+	}
+	h.outbox = h.Conn.Outbox(name)
+	held, release := context.WithCancel(h.hard)
+	var holding sync.WaitGroup
+	holding.Go(func() { h.lease.hold(held, func(err error) { h.failed(h.at(), "renew the lease", err) }) })
+	defer holding.Wait()
+	defer release()
+	switch {
+	case h.node.Kind == topology.KindSpout:
+		h.spout(ctx)
+	case h.node.Shared:
+		h.compete(ctx)
+	default:
+		h.own(ctx)
+	}
+	h.loops.Wait()
+}
+
+// compete runs loops that take frames of a shared input, each with a bolt of its own.
+func (h *host) compete(ctx context.Context) {
+	for range min(h.node.Tasks, sharedLoops) {
+		h.loops.Go(func() {
+			h.repeat(ctx, func() error { return h.loop(ctx, ctx, tuple.Shared, 0) })
+		})
+	}
+	h.lease.update(func(m *member.Member) { m.Tasks = []int32{tuple.Shared} })
+	<-ctx.Done()
+}
+
+// sharedLoops bounds how many frames of a shared input one worker handles at the same time.
+const sharedLoops = 4
+
+// owned is a task that this worker owns or is giving up.
+type owned struct {
+	stop context.CancelFunc // gently: finish the batch
+	kill context.CancelFunc
+	done chan struct{}
+}
+
+// own claims the tasks that are this worker's share and gives up those that are not, whenever the roster changes.
+func (h *host) own(ctx context.Context) {
+	mine := map[int32]*owned{}
+	check := time.NewTicker(renewal / 4)
+	defer check.Stop()
+	for {
+		alive, changed := h.roster.see()
+		wanted := map[int32]bool{}
+		if ctx.Err() == nil && h.lease.valid() {
+			for _, t := range member.Wanted(h.node.ID, h.node.Tasks, alive, h.Name) {
+				wanted[t] = true
+			}
+		}
+		h.shed(mine, wanted)
+		for t := range wanted {
+			if mine[t] == nil {
+				if o := h.claim(ctx, t); o != nil {
+					mine[t] = o
+				}
+			}
+		}
+		h.lease.update(func(m *member.Member) { m.Tasks = tasksOf(mine) })
+		if ctx.Err() != nil && len(mine) == 0 {
+			return
+		}
+		stopping := ctx.Done()
+		if ctx.Err() != nil {
+			stopping = nil
+		}
+		select {
+		case <-changed:
+		case <-check.C:
+		case <-stopping:
+		}
+	}
+}
+
+// shed forgets tasks whose loops have ended and stops those that are not wanted, at once when the lease is lost.
+func (h *host) shed(mine map[int32]*owned, wanted map[int32]bool) {
+	for t, o := range mine {
+		select {
+		case <-o.done:
+			delete(mine, t)
+			continue
+		default:
+		}
+		if !wanted[t] {
+			o.stop()
+		}
+		if !h.lease.valid() {
+			o.kill()
+		}
+	}
+}
+
+// claim takes a task if nobody alive holds it, and starts its loop. It returns nil when it has to wait.
+func (h *host) claim(ctx context.Context, task int32) *owned {
+	return h.claimNamed(ctx, strconv.Itoa(int(task)), func(stopping, hard context.Context, revision uint64) error {
+		return h.loop(stopping, hard, task, revision)
+	})
+}
+
+// claimNamed takes the lease on a task or a log, if nobody alive holds it, and runs f, again after errors, until it is stopped or lost.
+func (h *host) claimNamed(ctx context.Context, what string, f func(stopping, hard context.Context, revision uint64) error) *owned {
+	held, alive := h.roster.owner(h.node.ID, what)
+	if held.worker != "" && held.worker != h.Name && alive {
+		return nil
+	}
+	key := ownKey(h.plan.Topology.Name, h.node.ID, what)
+	revision, err := h.leases.Store(ctx, key, []byte(h.Name), held.revision, 0)
+	if err != nil {
+		if !errors.Is(err, jetstream.ErrExists) && ctx.Err() == nil {
+			h.failed(h.at(), "claim "+what, err)
+		}
+		return nil
+	}
+	stopping, stop := context.WithCancel(h.hard)
+	hard, kill := context.WithCancel(h.hard)
+	o := &owned{stop: stop, kill: kill, done: make(chan struct{})}
+	h.loops.Go(func() {
+		defer close(o.done)
+		h.repeat(stopping, func() error { return f(stopping, hard, revision) })
+		stop()
+		kill()
+		release, cancel := context.WithTimeout(context.WithoutCancel(hard), renewal)
+		defer cancel()
+		_ = h.leases.Delete(release, key, revision) // refused if somebody else has it by now
+	})
+	return o
+}
+
+// repeat runs f again after an error, with growing pauses, until ctx ends or the task is somebody else's.
+func (h *host) repeat(ctx context.Context, f func() error) {
+	pause := 100 * time.Millisecond
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := f()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		lost := errors.Is(err, state.ErrFenced) || errors.Is(err, jetstream.ErrReplaced)
+		h.Sink.Emit(trace.Failed{Where: h.at(), Doing: "run", Err: err, Fatal: lost})
+		h.lease.update(func(m *member.Member) { m.LastError, m.ErrorAt = err.Error(), time.Now().UnixMilli() })
+		if lost {
+			return
+		}
+		if time.Since(began) > 10*time.Second {
+			pause = 100 * time.Millisecond
+		}
+		sleep(ctx, pause)
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// loop builds the bolt of one task, takes its consumer and steps until ctx ends. hard ends what is in flight.
+func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
+	name := h.plan.Topology.Name
+	where := h.at()
+	where.Task = task
+	b, err := h.build(hard)
+	if err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	o := bolt.Options{
+		Where: where, Revision: h.revision, Bolt: b, Edges: edges(h.plan, &h.node), Outbox: h.outbox, Deltas: h.Conn.Deltas(name),
+		Letters: h.letters, Clock: clock{}, Sink: h.count, Fetch: h.Fetch,
+	}
+	if h.node.Bolt != nil {
+		o.Retry = h.node.Bolt.Retry
+	}
+	if h.node.Stateful {
+		t := state.Task{Topology: name, Node: h.node.ID, Index: task}
+		if epoch, err = h.Store.Claim(hard, t); err != nil {
+			return fmt.Errorf("claim task %s: %w", t, err)
+		}
+		o.Own = &bolt.Ownership{Store: h.Store, Task: t, Epoch: epoch, View: h.Cache.Open(h.Store, t, epoch)}
+	}
+	var inbox *jetstream.Inbox
+	gentle := &gentle{stop: ctx}
+	o.Inbox = gentle
+	l, err := bolt.New(hard, o) // loads the head: after the fence is raised, before a message is taken
+	if err != nil {
+		return err
+	}
+	if task == tuple.Shared {
+		inbox, err = h.Conn.Join(hard, name, h.node.ID, l.Fetch)
+	} else {
+		inbox, err = h.Conn.Take(hard, name, h.node.ID, task, epoch, l.Fetch)
+	}
+	if err != nil {
+		return err
+	}
+	defer inbox.Close()
+	gentle.Inbox = inbox
+	h.Sink.Emit(trace.Changed{Where: where, What: "task taken", Revision: h.revision, Epoch: epoch})
+	defer h.Sink.Emit(trace.Changed{Where: where, What: "task released", Revision: h.revision, Epoch: epoch})
+	for ctx.Err() == nil {
+		if _, err := l.Step(hard); err != nil {
+			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// gentle is an inbox that stops fetching when told to stop; what was fetched before is finished.
+type gentle struct {
+	bolt.Inbox
+	stop context.Context
+}
+
+func (g *gentle) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(g.stop, cancel)()
+	return g.Inbox.Fetch(ctx, most)
+}
+
+func (h *host) build(ctx context.Context) (bolt.Bolt, error) {
+	n := Node{Node: h.node, Plan: h.plan}
+	if h.node.Stateful {
+		n.Group = groupOf(h.node.Bolt)
+	}
+	if h.node.Kind == topology.KindOutput {
+		docs, err := h.docs.open(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		n.Documents = docs
+	}
+	return h.Build(ctx, n)
+}
+
+// count passes events on and keeps the sums that the lease shows.
+func (h *host) count(e trace.Event) {
+	if s, ok := e.(trace.Stepped); ok {
+		h.lease.update(func(m *member.Member) {
+			m.In += int64(s.Tuples)
+			m.Out += int64(s.Emitted)
+			m.Failed += int64(s.DeadLettered)
+		})
+	}
+	h.Sink.Emit(e)
+}
+
+// claimLog takes the lease on one of the topology's own logs, if nobody alive holds it, and runs f while it is held.
+func (h *host) claimLog(ctx context.Context, log string, f func(stopping, hard context.Context) error) *owned {
+	return h.claimNamed(ctx, "log-"+log, func(stopping, hard context.Context, _ uint64) error { return f(stopping, hard) })
+}

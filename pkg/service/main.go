@@ -1,0 +1,124 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/observe"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+)
+
+// Exit codes of a service.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// Main is the whole of a bolt service's main: it runs every node of a kind until SIGTERM or SIGINT, drains, and exits. kind is a built-in one, or the
+// service name of custom bolts.
+func Main(kind string, build Build) { os.Exit(run(kind, build, nil)) }
+
+// MainSpout is Main for the spout, whose records come from source.
+func MainSpout(source Source) { os.Exit(run(topology.KindSpout, nil, source)) }
+
+// Version returns what the binary was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 && (v == "" || v == "(devel)") {
+			return s.Value[:12]
+		}
+	}
+	if v == "" {
+		return "(devel)"
+	}
+	return v
+}
+
+func run(kind string, build Build, source Source) int {
+	config, err := LoadConfig(kind, os.Args[1:], os.Environ())
+	if errors.Is(err, ErrHelp) {
+		fmt.Print(Help(kind))
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitUsage
+	}
+	o, err := observe.New(observe.Options{
+		Service: kind, Version: Version(), Worker: config.Worker, LogLevel: config.LogLevel, LogWriter: os.Stderr,
+		HTTPAddr: config.HTTP, PprofAddr: config.Pprof, OTLP: config.OTLP, SampleRatio: config.SampleRatio,
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	o.Logger().Info("starting", "config", config.Redacted())
+	code := exitOK
+	if err := serve(ctx, kind, config, o, build, source); err != nil {
+		o.Logger().Error("stopped", "error", err.Error())
+		code = exitFailed
+	}
+	flush, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := o.Close(flush); err != nil {
+		fmt.Fprintln(os.Stderr, "flush telemetry:", err)
+	}
+	return code
+}
+
+// serve connects and runs the worker until ctx ends.
+func serve(ctx context.Context, kind string, c Config, o *observe.Observer, build Build, source Source) error {
+	w := &Worker{
+		Kind: kind, Name: c.Worker, Version: Version(), Build: build, Source: source, Sink: o.Sink(), Ready: o.Ready,
+		Fetch: c.Fetch.Frames, Records: c.Fetch.Records, Drain: c.DrainTimeout, Topology: c.Topologies, Node: c.Nodes, Env: os.LookupEnv,
+	}
+	if o.Tracing() {
+		w.Sample = o.SampleRatio()
+	}
+	o.Ready(false, "connecting to NATS")
+	conn, err := jetstream.Connect(ctx, jetstream.Options{
+		URL: c.NATS.URL, Name: "boltmesh-" + kind + "-" + c.Worker, Creds: c.NATS.Creds, User: c.NATS.User, Password: c.NATS.Password, Token: c.NATS.Token,
+		CA: c.NATS.TLS.CA, Cert: c.NATS.TLS.Cert, Key: c.NATS.TLS.Key, Insecure: c.NATS.TLS.Insecure, Replicas: c.NATS.Replicas,
+		Changed: func(err error) {
+			if err == nil {
+				o.Ready(true, "")
+				return
+			}
+			o.Ready(false, "NATS: "+err.Error())
+			w.Sink.Emit(trace.Failed{Where: trace.Where{Kind: kind, Worker: c.Worker}, Doing: "talk to NATS", Err: err})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	w.Conn = conn
+	o.Ready(false, "connecting to the stores")
+	stores, err := openStores(ctx, kind, c)
+	if err != nil {
+		return err
+	}
+	defer stores.close()
+	w.Store, w.Logs, w.Documents = stores.state, stores.logs, stores.documents
+	w.Cache = state.NewCache(state.CacheOptions{Entries: c.Cache.Entries, Bytes: c.Cache.Bytes, TTL: c.Cache.TTL})
+	o.Ready(false, "reading the topologies")
+	return w.Run(ctx)
+}

@@ -1,0 +1,81 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/member"
+)
+
+// membership is this worker's lease on one node. While it is held the worker may own tasks; when it cannot be renewed in time, lost closes, and
+// everything owned must stop at once.
+type membership struct {
+	bucket *jetstream.Bucket
+	key    string
+
+	mu       sync.Mutex
+	self     member.Member
+	revision uint64
+	renewed  time.Time
+}
+
+// update changes what the lease says about this worker; the next renewal publishes it.
+func (m *membership) update(f func(*member.Member)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.self)
+}
+
+// valid reports whether the lease can be relied on.
+func (m *membership) valid() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Since(m.renewed) < selfStop
+}
+
+// renew writes the lease. After it was lost it is taken anew: the tasks are not, they were given up.
+func (m *membership) renew(ctx context.Context) error {
+	m.mu.Lock()
+	value, err := json.Marshal(m.self)
+	last := m.revision
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, renewal)
+	defer cancel()
+	revision, err := m.bucket.Store(ctx, m.key, value, last, leaseTTL)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case errors.Is(err, jetstream.ErrExists): // expired and its marker is there, or an answer was lost
+		e, found := m.bucket.Load(ctx, m.key)
+		m.revision = 0
+		if found == nil {
+			m.revision = e.Revision
+		}
+	case err == nil:
+		m.revision, m.renewed = revision, began
+	}
+	return err
+}
+
+// hold renews until ctx ends, then removes the lease.
+func (m *membership) hold(ctx context.Context, failed func(error)) {
+	for ctx.Err() == nil {
+		if err := m.renew(ctx); err != nil && ctx.Err() == nil {
+			failed(err)
+			sleep(ctx, renewal/5)
+			continue
+		}
+		sleep(ctx, renewal)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewal)
+	defer cancel()
+	_ = m.bucket.Delete(ctx, m.key, 0) // it would expire anyhow
+}

@@ -1,0 +1,116 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/member"
+)
+
+// Lease times: a worker that has not renewed for leaseTTL is dead to the others; one that could not renew for selfStop stops itself before that.
+const (
+	leaseTTL = 3 * time.Second
+	renewal  = time.Second
+	selfStop = 2 * leaseTTL / 3
+)
+
+// roster is one topology's leases as last seen: who is alive, who owns what.
+type roster struct {
+	bucket   *jetstream.Bucket
+	topology string
+
+	mu      sync.Mutex
+	members map[string]member.Member // by key
+	owners  map[string]owner         // by key
+	synced  chan struct{}            // closed once the present state is known
+	changed chan struct{}            // closed and replaced at every change
+}
+
+type owner struct {
+	worker   string
+	revision uint64
+}
+
+func newRoster(b *jetstream.Bucket, topology string) *roster {
+	return &roster{
+		bucket: b, topology: topology, members: map[string]member.Member{}, owners: map[string]owner{},
+		synced: make(chan struct{}), changed: make(chan struct{}),
+	}
+}
+
+func memberKey(topology, node, worker string) string {
+	return topology + ".member." + node + "." + worker
+}
+
+func ownKey(topology, node, task string) string { return topology + ".own." + node + "." + task }
+
+// watch keeps the roster up to date until ctx ends.
+func (r *roster) watch(ctx context.Context, failed func(error)) {
+	for ctx.Err() == nil {
+		err := r.bucket.Watch(ctx, r.topology+".>", r.take)
+		if ctx.Err() == nil {
+			failed(err)
+			sleep(ctx, renewal)
+		}
+	}
+}
+
+func (r *roster) take(e jetstream.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case e.Key == "":
+		select {
+		case <-r.synced:
+		default:
+			close(r.synced)
+		}
+	case strings.HasPrefix(e.Key, r.topology+".member."):
+		var m member.Member
+		if e.Value == nil || json.Unmarshal(e.Value, &m) != nil {
+			delete(r.members, e.Key)
+		} else {
+			r.members[e.Key] = m
+		}
+	case e.Value == nil:
+		delete(r.owners, e.Key)
+	default:
+		r.owners[e.Key] = owner{string(e.Value), e.Revision}
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// wait returns once the roster knows the present state, or ctx ends.
+func (r *roster) wait(ctx context.Context) error {
+	select {
+	case <-r.synced:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// see returns everybody alive and a channel that closes at the next change.
+func (r *roster) see() ([]member.Member, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]member.Member, 0, len(r.members))
+	for _, m := range r.members {
+		out = append(out, m)
+	}
+	return out, r.changed
+}
+
+// owner returns who owns a task, and whether that worker is alive.
+func (r *roster) owner(node, task string) (o owner, alive bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o = r.owners[ownKey(r.topology, node, task)]
+	_, alive = r.members[memberKey(r.topology, node, o.worker)]
+	return o, alive
+}

@@ -1,0 +1,382 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Source is where a spout's records come from.
+type Source interface {
+	// Run is a member of the consumer group of a topology until stop ends. It calls handle, on a goroutine of its own, for every partition that it
+	// is assigned, with a context that ends when the partition is taken away or hard ends, and waits for handle before it leaves the group.
+	Run(stop, hard context.Context, o SourceOptions, handle func(ctx context.Context, p Partition)) error
+	// Partitions returns how many partitions the topics have together; 0 when that is not known yet.
+	Partitions() int
+}
+
+// SourceOptions say what to read.
+type SourceOptions struct {
+	Topology string
+	Kafka    topology.Kafka // resolved
+	Group    string
+	Records  int // most records handed over at once
+	Failed   func(doing string, err error)
+}
+
+// Partition is one assigned partition.
+type Partition interface {
+	Topic() string
+	Index() int
+	// Start is the offset to begin at: what the group has committed, or where the configuration says. Every offset below counts as processed.
+	Start() int64
+	// Next waits for records that follow on the last ones and returns them with the offset behind them; none when ctx ends.
+	Next(ctx context.Context) (records []spout.Record, next int64, err error)
+	// End is the offset behind the last record of the log, as last seen.
+	End() int64
+	// Commit makes floor the group's offset. An error that wraps spout.ErrStale says that the partition has another owner.
+	Commit(ctx context.Context, floor int64) error
+}
+
+const (
+	spoutTick  = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
+	idleAfter  = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
+	replayRoom = 64 << 20               // bytes of payload kept for replay per partition
+)
+
+// spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
+func (h *host) spout(ctx context.Context) {
+	var ticking sync.WaitGroup
+	ticking.Go(func() { h.tickOwner(ctx) })
+	defer ticking.Wait()
+	spec := h.plan.Topology.Spout
+	kafka, err := spec.Kafka.Resolve(h.Env)
+	if err != nil {
+		h.failed(h.at(), "resolve the Kafka settings", err)
+		return
+	}
+	group := kafka.Group
+	if group == "" {
+		group = "boltmesh-" + h.plan.Topology.Name
+	}
+	o := SourceOptions{
+		Topology: h.plan.Topology.Name, Kafka: kafka, Group: group, Records: h.Records,
+		Failed: func(doing string, err error) { h.failed(h.at(), doing, err) },
+	}
+	h.repeat(ctx, func() error {
+		return h.Source.Run(ctx, h.hard, o, func(assigned context.Context, p Partition) {
+			where := h.at()
+			where.Task = int32(p.Index())
+			if err := h.partition(ctx, assigned, where, p); err != nil && assigned.Err() == nil && !errors.Is(err, spout.ErrStale) {
+				h.failed(where, "run the partition", err)
+				h.lease.update(func(m *member.Member) { m.LastError, m.ErrorAt = err.Error(), time.Now().UnixMilli() })
+			}
+		})
+	})
+}
+
+type fetched struct {
+	records []spout.Record
+	next    int64
+}
+
+// partition runs one partition until assigned ends. When ctx ends it emits nothing more and waits for open roots, as long as the drain lasts.
+func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Partition) error {
+	name, spec := h.plan.Topology.Name, h.plan.Topology.Spout
+	log := fmt.Sprintf("kafka/%s/%d/%s", p.Topic(), p.Index(), spec.Kafka.Incarnation)
+	generation, err := h.Logs.Raise(assigned, name, log)
+	if err != nil {
+		return fmt.Errorf("raise the generation of %s: %w", log, err)
+	}
+	origin := tuple.OriginOf(name, h.node.ID, p.Topic(), spec.Kafka.Incarnation, fmt.Sprint(p.Index()))
+	deltas, stop, err := h.deltas(origin, where)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	part := spout.NewPartition(spout.Options{
+		Where: where, Origin: origin, Generation: generation, Floor: p.Start(), Revision: h.revision,
+		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
+		Outbox: h.outbox, Clock: clock{}, Sink: h.Sink, Commit: p.Commit,
+	}, spout.PartitionOptions{
+		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.letters,
+		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,
+	})
+	records := h.fetch(assigned, where, p)
+	defer h.forget(part)
+	tick := time.NewTicker(spoutTick)
+	defer tick.Stop()
+	lastRecord, draining := time.Now(), false
+	for {
+		in := records
+		if draining = draining || ctx.Err() != nil; draining || h.paused() || !part.Room(part.Next(), replayRoom) {
+			in = nil
+		}
+		select {
+		case ds := <-deltas:
+			part.Apply(ds)
+			drain(deltas, part.Apply)
+		case f := <-in:
+			lastRecord = time.Now()
+			if err := part.Offer(assigned, f.records, f.next); err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := part.Tick(assigned); err != nil {
+				return err
+			}
+			h.mark(part, p.End(), time.Since(lastRecord) > idleAfter)
+		case <-assigned.Done():
+			settle, cancel := context.WithTimeout(context.WithoutCancel(assigned), time.Second)
+			defer cancel()
+			return part.Settle(settle)
+		}
+		if n, _ := part.Open(); draining && n == 0 {
+			return part.Settle(assigned)
+		}
+	}
+}
+
+// drain gives f everything that waits in ch.
+func drain[T any](ch <-chan T, f func(T)) {
+	for {
+		select {
+		case v := <-ch:
+			f(v)
+		default:
+			return
+		}
+	}
+}
+
+// deltas subscribes to an origin's deltas. The channel holds what arrives while the loop publishes.
+func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.Delta, func(), error) {
+	ch := make(chan []tuple.Delta, 4096)
+	done := make(chan struct{})
+	stop, err := h.Conn.SubscribeDeltas(h.plan.Topology.Name, origin, func(ds []tuple.Delta, err error) {
+		if err != nil {
+			h.failed(where, "read deltas", err)
+			return
+		}
+		select {
+		case ch <- ds:
+		case <-done:
+		}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return ch, func() { close(done); stop() }, nil
+}
+
+// fetch reads ahead of the loop, by a few batches.
+func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan fetched {
+	ch := make(chan fetched, 2)
+	go func() {
+		for ctx.Err() == nil {
+			records, next, err := p.Next(ctx)
+			if err != nil && ctx.Err() == nil {
+				h.failed(where, "fetch", err)
+				sleep(ctx, time.Second)
+				continue
+			}
+			if len(records) == 0 {
+				continue
+			}
+			select {
+			case ch <- fetched{records, next}:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return ch
+}
+
+// mark shows in the lease how far a partition is, and tells the sink.
+func (h *host) mark(p *spout.Partition, end int64, quiet bool) {
+	k := p.Mark()
+	k.End, k.Idle = end, quiet && k.Next >= end && k.Floor >= end
+	open, oldest := p.Open()
+	h.lease.update(func(m *member.Member) {
+		i := slices.IndexFunc(m.Marks, func(o member.Mark) bool { return o.Topic == k.Topic && o.Partition == k.Partition })
+		marks := slices.Clone(m.Marks) // the lease may be encoding the old ones
+		if i < 0 {
+			marks = append(marks, k)
+		} else {
+			marks[i] = k
+		}
+		m.Marks, m.Oldest = marks, oldest
+		m.Tasks = m.Tasks[:0:0]
+		for _, k := range marks {
+			m.Tasks = append(m.Tasks, int32(k.Partition))
+		}
+	})
+	progress := trace.Progress{
+		Where: p.Where, Origin: p.Origin, Floor: k.Floor, Next: k.Next, Lag: max(0, end-k.Next), Open: open, Watermark: k.Watermark,
+	}
+	if oldest > 0 {
+		progress.Oldest = time.UnixMilli(oldest)
+	}
+	h.Sink.Emit(progress)
+}
+
+// forget takes a partition that was given up out of the lease.
+func (h *host) forget(p *spout.Partition) {
+	h.lease.update(func(m *member.Member) {
+		m.Marks = slices.DeleteFunc(slices.Clone(m.Marks), func(k member.Mark) bool {
+			return k.Topic == p.Topic && k.Partition == int(p.Where.Task)
+		})
+	})
+}
+
+// tickOwner runs the topology's tick log while this worker holds its lease.
+func (h *host) tickOwner(ctx context.Context) {
+	nodes := ticks(h.plan)
+	if len(nodes) == 0 {
+		return
+	}
+	mine := (*owned)(nil)
+	check := time.NewTicker(renewal / 4)
+	defer check.Stop()
+	for {
+		if mine != nil {
+			select {
+			case <-mine.done:
+				mine = nil
+			default:
+				if !h.lease.valid() {
+					mine.kill()
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			if mine == nil {
+				return
+			}
+			mine.stop()
+		} else if mine == nil && h.lease.valid() {
+			mine = h.claimLog(ctx, spout.TickLog, func(stopping, hard context.Context) error { return h.tickLoop(stopping, hard, nodes) })
+		}
+		<-check.C
+	}
+}
+
+// tickLoop owns the tick log until ctx ends.
+func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
+	name := h.plan.Topology.Name
+	generation, err := h.Logs.Raise(hard, name, spout.TickLog)
+	if err != nil {
+		return err
+	}
+	where := h.at()
+	where.Task = -2 // no partition: the tick log
+	deltas, stop, err := h.deltas(spout.TickOrigin(name), where)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	t, err := spout.NewTicker(hard, spout.Options{
+		Where: where, Generation: generation, Revision: h.revision, Outbox: h.outbox, Clock: clock{}, Sink: h.Sink,
+		Ledger: ack.Options{Timeout: h.plan.Topology.Spout.Timeout.Milliseconds()},
+	}, name, h.Logs, nodes)
+	if err != nil {
+		return err
+	}
+	flush := &flush{requests: make(chan chan struct{}, 1)}
+	unserve, err := h.Conn.Serve(flushSubject(name), func([]byte) []byte { return flush.wait(hard) })
+	if err != nil {
+		return err
+	}
+	defer unserve()
+	tick := time.NewTicker(spoutTick)
+	defer tick.Stop()
+	watermark, looked := int64(math.MinInt64), time.Time{}
+	for n := 0; ; n++ {
+		select {
+		case ds := <-deltas:
+			t.Apply(ds)
+			drain(deltas, t.Apply)
+			err = t.Settle(hard)
+		case <-tick.C:
+			if time.Since(looked) >= time.Second { // moving watermarks are worth a tick a second, no more
+				looked = time.Now()
+				alive, _ := h.roster.see()
+				watermark = member.Watermark(watermark, alive, h.Source.Partitions())
+			}
+			if err = t.Tick(hard); err == nil && !h.paused() && ctx.Err() == nil {
+				err = t.Advance(hard, watermark)
+			}
+		case done := <-flush.requests:
+			flush.begin(t.Levels(), done)
+		case <-ctx.Done():
+			if n, _ := t.Open(); n == 0 || hard.Err() != nil {
+				return t.Settle(hard)
+			}
+			sleep(hard, spoutTick/10)
+			drain(deltas, t.Apply)
+			err = t.Tick(hard)
+		}
+		if err == nil {
+			err = flush.step(hard, t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// flush walks through the levels of the graph, one entry each, the next when the one before is done.
+type flush struct {
+	requests chan chan struct{}
+	levels   []int
+	done     []chan struct{}
+}
+
+// wait asks for a flush and returns when it is done: the answer to the request.
+func (f *flush) wait(ctx context.Context) []byte {
+	done := make(chan struct{})
+	select {
+	case f.requests <- done:
+	case <-ctx.Done():
+		return []byte("stopped")
+	}
+	select {
+	case <-done:
+		return []byte("flushed")
+	case <-ctx.Done():
+		return []byte("stopped")
+	}
+}
+
+func (f *flush) begin(levels []int, done chan struct{}) {
+	f.levels, f.done = levels, append(f.done, done)
+}
+
+func (f *flush) step(ctx context.Context, t *spout.Ticker) error {
+	if len(f.done) == 0 || !t.Flushed() {
+		return nil
+	}
+	if len(f.levels) == 0 {
+		for _, d := range f.done {
+			close(d)
+		}
+		f.done = nil
+		return nil
+	}
+	level := f.levels[0]
+	f.levels = f.levels[1:]
+	return t.Flush(ctx, level)
+}
+
+func flushSubject(topology string) string { return "bmctl." + topology + ".flush" }

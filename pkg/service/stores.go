@@ -1,0 +1,87 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	doc "github.com/boltmesh/boltmesh/pkg/document"
+	"github.com/boltmesh/boltmesh/pkg/mongo"
+	"github.com/boltmesh/boltmesh/pkg/redis"
+	"github.com/boltmesh/boltmesh/pkg/sqlite"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+)
+
+// stores are the durable ones, opened as far as a kind of service needs them.
+type stores struct {
+	state     state.Store
+	logs      state.Logs
+	documents func(ctx context.Context, database string) (doc.Store, error)
+
+	mu    sync.Mutex
+	close func()
+}
+
+// openStores opens what the configuration names. An output service keeps no state, a stat service no documents.
+func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
+	s := &stores{}
+	var closers []func() error
+	s.close = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, f := range closers {
+			_ = f() // nothing is buffered: what counted was committed
+		}
+	}
+	var file *sqlite.DB
+	if c.SQLite != "" {
+		db, err := sqlite.Open(c.SQLite, sqlite.Options{})
+		if err != nil {
+			return nil, err
+		}
+		file = db
+		closers = append(closers, db.Close)
+	}
+	if kind != topology.KindOutput && kind != topology.KindConvert {
+		if c.State == BackendSQLite {
+			s.state, s.logs = file.State(), file.Logs()
+		} else {
+			config, err := c.Redis.TLS.Config()
+			if err != nil {
+				return nil, fmt.Errorf("redis.tls: %w", err)
+			}
+			r, err := redis.Open(ctx, redis.Options{URL: c.Redis.URL, TLS: config})
+			if err != nil {
+				return nil, err
+			}
+			s.state, s.logs = r, r
+			closers = append(closers, r.Close)
+		}
+	}
+	s.documents = func(ctx context.Context, database string) (doc.Store, error) {
+		if kind != topology.KindOutput {
+			return nil, errors.New("only the output service stores documents")
+		}
+		if c.Documents == BackendSQLite {
+			return file.Documents(database), nil
+		}
+		if c.Mongo.Database != "" {
+			database = c.Mongo.Database
+		}
+		config, err := c.Mongo.TLS.Config()
+		if err != nil {
+			return nil, fmt.Errorf("mongo.tls: %w", err)
+		}
+		m, err := mongo.Open(ctx, mongo.Options{URI: c.Mongo.URI, Database: database, TLS: config})
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		closers = append(closers, m.Close)
+		return m, nil
+	}
+	return s, nil
+}

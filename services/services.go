@@ -1,0 +1,51 @@
+// Package services is the table of what boltmesh's own services build: one function per kind. Each service's main names its entry, `boltmesh dev` uses all
+// of them in one process. It never configures or runs anything itself.
+package services
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/service"
+	"github.com/boltmesh/boltmesh/services/alarm/rule"
+	"github.com/boltmesh/boltmesh/services/convert/normalize"
+	"github.com/boltmesh/boltmesh/services/output/write"
+	"github.com/boltmesh/boltmesh/services/spout/kafka"
+	"github.com/boltmesh/boltmesh/services/stat/window"
+)
+
+// Convert builds the bolt of a convert node.
+func Convert(_ context.Context, n service.Node) (bolt.Bolt, error) {
+	return normalize.New(*n.Bolt, n.Plan.Topology.Params)
+}
+
+// Stat builds the bolt of a stat node.
+func Stat(_ context.Context, n service.Node) (bolt.Bolt, error) {
+	return window.New(*n.Bolt, n.Group, n.Plan.Topology.Params)
+}
+
+// Alarm builds the bolt of an alarm node.
+func Alarm(_ context.Context, n service.Node) (bolt.Bolt, error) {
+	return rule.New(*n.Bolt, n.Group, n.Plan.Topology.Params)
+}
+
+// Output builds the bolt of an output node.
+func Output(_ context.Context, n service.Node) (bolt.Bolt, error) {
+	return write.New(write.Options{Topology: n.Plan.Topology.Name, Output: n.Plan.Topology.Output, Edges: n.In, Store: n.Documents})
+}
+
+// Kafka is the source of a spout service.
+type Kafka struct{ partitions atomic.Int64 }
+
+// Partitions implements service.Source.
+func (k *Kafka) Partitions() int { return int(k.partitions.Load()) }
+
+// Run implements service.Source.
+func (k *Kafka) Run(stop, hard context.Context, o service.SourceOptions, handle func(context.Context, service.Partition)) error {
+	g := &kafka.Group{
+		Kafka: o.Kafka, ID: o.Group, Records: o.Records, Failed: o.Failed,
+		Handle: func(ctx context.Context, p *kafka.Partition) { handle(ctx, p) },
+	}
+	return g.Run(stop, hard, &k.partitions)
+}
