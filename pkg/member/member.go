@@ -40,6 +40,12 @@ type Mark struct {
 	Idle      bool   `json:"idle"` // at the log's end for longer than the grace period
 }
 
+// Key is the key of a worker's lease on a node. Worker names have no dots.
+func Key(topology, node, worker string) string { return topology + ".member." + node + "." + worker }
+
+// OwnKey is the key of the lease on a task, or on a log, of a node. Its value is the owner's worker name.
+func OwnKey(topology, node, what string) string { return topology + ".own." + node + "." + what }
+
 // Wanted returns the tasks of a node that worker should own, given everybody who is alive. Workers that are leaving get none.
 func Wanted(node string, tasks int, alive []Member, worker string) []int32 {
 	var names []string

@@ -48,7 +48,7 @@ func tasksOf(mine map[int32]*owned) []int32 { return slices.Sorted(maps.Keys(min
 func (h *host) run(ctx context.Context) {
 	name := h.plan.Topology.Name
 	h.lease = &membership{
-		bucket: h.leases, key: memberKey(name, h.node.ID, h.Name),
+		bucket: h.leases, key: member.Key(name, h.node.ID, h.Name),
 		self: member.Member{
 			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
 		},
@@ -159,7 +159,7 @@ func (h *host) claimNamed(ctx context.Context, what string, f func(stopping, har
 	if held.worker != "" && held.worker != h.Name && alive {
 		return nil
 	}
-	key := ownKey(h.plan.Topology.Name, h.node.ID, what)
+	key := member.OwnKey(h.plan.Topology.Name, h.node.ID, what)
 	revision, err := h.leases.Store(ctx, key, []byte(h.Name), held.revision, 0)
 	if err != nil {
 		if !errors.Is(err, jetstream.ErrExists) && ctx.Err() == nil {

@@ -42,12 +42,6 @@ func newRoster(b *jetstream.Bucket, topology string) *roster {
 	}
 }
 
-func memberKey(topology, node, worker string) string {
-	return topology + ".member." + node + "." + worker
-}
-
-func ownKey(topology, node, task string) string { return topology + ".own." + node + "." + task }
-
 // watch keeps the roster up to date until ctx ends.
 func (r *roster) watch(ctx context.Context, failed func(error)) {
 	for ctx.Err() == nil {
@@ -110,7 +104,7 @@ func (r *roster) see() ([]member.Member, <-chan struct{}) {
 func (r *roster) owner(node, task string) (o owner, alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o = r.owners[ownKey(r.topology, node, task)]
-	_, alive = r.members[memberKey(r.topology, node, o.worker)]
+	o = r.owners[member.OwnKey(r.topology, node, task)]
+	_, alive = r.members[member.Key(r.topology, node, o.worker)]
 	return o, alive
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -294,7 +295,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 		return err
 	}
 	flush := &flush{requests: make(chan chan struct{}, 1)}
-	unserve, err := h.Conn.Serve(flushSubject(name), func([]byte) []byte { return flush.wait(hard) })
+	unserve, err := h.Conn.Serve(control.FlushSubject(name), func([]byte) []byte { return flush.wait(hard) })
 	if err != nil {
 		return err
 	}
@@ -378,5 +379,3 @@ func (f *flush) step(ctx context.Context, t *spout.Ticker) error {
 	f.levels = f.levels[1:]
 	return t.Flush(ctx, level)
 }
-
-func flushSubject(topology string) string { return "bmctl." + topology + ".flush" }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/document"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -119,7 +120,7 @@ func (w *Worker) changed(ctx context.Context, e jetstream.Entry) {
 		return
 	}
 	old := w.running[e.Key]
-	var applied Applied
+	var applied control.Applied
 	if e.Value != nil {
 		if err := json.Unmarshal(e.Value, &applied); err != nil {
 			w.Sink.Emit(trace.Failed{Where: w.where(e.Key, ""), Doing: "read topology", Err: err})

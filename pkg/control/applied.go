@@ -1,0 +1,28 @@
+// Package control answers operators: it applies, lists, pauses and deletes topologies, and says who runs what and how far everything is. The CLI and
+// `boltmesh dev` call it; services read the topologies that it writes. It never touches a tuple.
+package control
+
+import (
+	"github.com/boltmesh/boltmesh/pkg/topology"
+)
+
+// Applied is a topology as it stands in the bucket: what every service plans from.
+type Applied struct {
+	Revision  uint32          `json:"revision"`
+	Paused    bool            `json:"paused"`     // spouts emit nothing new
+	AppliedAt int64           `json:"applied_at"` // ms
+	Topology  topology.Stored `json:"topology"`
+}
+
+// Plan parses and plans the topology, exactly as it was validated when it was applied.
+func (a *Applied) Plan() (*topology.Plan, error) {
+	t, problems := topology.ParseStored(a.Topology)
+	if problems != nil {
+		return nil, problems
+	}
+	return t.Plan()
+}
+
+// FlushSubject is where the owner of a topology's tick log takes requests to flush; it answers "flushed" when every open window has been emitted and
+// processed, level by level.
+func FlushSubject(topology string) string { return "bmctl." + topology + ".flush" }
