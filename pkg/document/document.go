@@ -3,14 +3,56 @@
 // It never interprets a document's fields, except for _id and time.
 package document
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // Document is one JSON object for a collection.
 type Document struct {
 	Collection string
 	ID         string // also the body's "_id"
 	Version    int64  // 0: inserted once, later ones of the same ID are ignored; otherwise it replaces a stored one of a lower version
-	Body       []byte // a JSON object with "_id"; a top-level "time" in RFC 3339 is stored as the database's own time type
+	Body       []byte // a JSON object with "_id", and "version" when Version is not 0; a top-level "time" in RFC 3339 is stored as the database's time type
+}
+
+// MaxBody is the greatest size of a body in bytes: what MongoDB accepts, less room for its own encoding.
+const MaxBody = 12 << 20
+
+// Check returns why no store can ever accept d, or nil.
+func (d *Document) Check() error {
+	switch {
+	case d.Collection == "" || len(d.Collection) > 120 || strings.ContainsAny(d.Collection, "$\x00") || strings.HasPrefix(d.Collection, "system."):
+		return fmt.Errorf("%q cannot be the name of a collection", d.Collection)
+	case d.ID == "":
+		return errors.New("the document has no id")
+	case d.Version < 0:
+		return fmt.Errorf("version %d is below 0", d.Version)
+	case len(d.Body) > MaxBody:
+		return fmt.Errorf("the document has %d bytes, at most %d can be stored", len(d.Body), MaxBody)
+	}
+	var named struct {
+		ID      *string `json:"_id"`
+		Version int64   `json:"version"`
+	}
+	into := any(&named)
+	if d.Version == 0 { // then "version" is a field like any other
+		into = &struct {
+			ID **string `json:"_id"`
+		}{&named.ID}
+	}
+	switch err := json.Unmarshal(d.Body, into); {
+	case err != nil:
+		return fmt.Errorf("the document is not a JSON object with an _id: %w", err)
+	case named.ID == nil || *named.ID != d.ID:
+		return fmt.Errorf("the document's _id is not %q", d.ID)
+	case d.Version > 0 && named.Version != d.Version:
+		return fmt.Errorf("the document's version is %d, not %d", named.Version, d.Version)
+	}
+	return nil
 }
 
 // Refusal is a document that the store will never accept, and why.
@@ -23,7 +65,7 @@ type Refusal struct {
 type Index struct {
 	Collection string
 	Fields     []string
-	Unique     bool
+	Unique     bool  // a document that would be the second of its kind is refused
 	TTL        int64 // seconds after the field's time at which documents vanish; 0: never. Where the store has no TTL it says so with an error
 }
 
