@@ -1,0 +1,232 @@
+package jetstream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/devstack"
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+func connect(t *testing.T) *jetstream.Conn {
+	t.Helper()
+	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stack.Close() })
+	c, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL(), Name: t.Name()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func frame(node string, task int32, n int) bolt.Outgoing {
+	return bolt.Outgoing{Node: node, Task: task, ID: tuple.FrameID(tuple.NameOf(node), task, []uint64{uint64(n)}), Data: fmt.Append(nil, n)}
+}
+
+// receive fetches until n frames came or the time is up.
+func receive(t *testing.T, in *jetstream.Inbox, n int) (out []bolt.Delivery) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); len(out) < n && time.Now().Before(end); {
+		ds, err := in.Fetch(t.Context(), n-len(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, ds...)
+	}
+	return out
+}
+
+func texts(ds []bolt.Delivery) (out []string) {
+	for _, d := range ds {
+		out = append(out, string(d.Data))
+	}
+	return out
+}
+
+// TestTakeover shows what a new epoch does to the old owner: its waiting pull ends, what it had not acknowledged comes to the new owner, in order.
+func TestTakeover(t *testing.T) {
+	c := connect(t)
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat"}}); err != nil {
+		t.Fatal(err)
+	}
+	var frames []bolt.Outgoing
+	for n := range 5 {
+		frames = append(frames, frame("stat", 3, n))
+	}
+	if err := c.Outbox("a").Publish(t.Context(), append(frames, frames...)); err != nil { // each twice: one id, one message
+		t.Fatal(err)
+	}
+	old, err := c.Take(t.Context(), "a", "stat", 3, 1, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	first := receive(t, old, 5)
+	if got := texts(first); !slices.Equal(got, []string{"0", "1", "2", "3", "4"}) {
+		t.Fatalf("the owner got %v", got)
+	}
+	if err := old.Ack(t.Context(), first[:2]); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := c.Take(t.Context(), "a", "stat", 3, 2, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owner.Close()
+	if err := c.Outbox("a").Publish(t.Context(), []bolt.Outgoing{frame("stat", 3, 5)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := texts(receive(t, owner, 4)); !slices.Equal(got, []string{"2", "3", "4", "5"}) {
+		t.Errorf("the new owner got %v", got)
+	}
+	for {
+		ds, err := old.Fetch(t.Context(), 8)
+		if errors.Is(err, jetstream.ErrReplaced) {
+			break
+		}
+		if err != nil || len(ds) > 0 {
+			t.Fatalf("the old owner got %v, %v", texts(ds), err)
+		}
+	}
+}
+
+func TestRefusedPublishIsRepeatedUntilThereIsRoom(t *testing.T) {
+	c := connect(t)
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "slow", Shared: true}}); err != nil {
+		t.Fatal(err)
+	}
+	out := c.Outbox("a")
+	var refused sync.Once
+	full := make(chan struct{})
+	out.Refused = func(string, error) { refused.Do(func() { close(full) }) }
+	const n = 1100 // more than a subject holds
+	var frames []bolt.Outgoing
+	for i := range n {
+		frames = append(frames, frame("slow", tuple.Shared, i))
+	}
+	done := make(chan error, 1)
+	go func() { done <- out.Publish(t.Context(), frames) }()
+	<-full
+	in, err := c.Join(t.Context(), "a", "slow", 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	got := map[string]bool{}
+	for len(got) < n {
+		ds := receive(t, in, 1)
+		if len(ds) == 0 {
+			t.Fatalf("%d of %d frames came", len(got), n)
+		}
+		for _, d := range ds {
+			got[string(d.Data)] = true
+		}
+		if err := in.Ack(t.Context(), ds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeltas(t *testing.T) {
+	c := connect(t)
+	got := make(chan []tuple.Delta, 1)
+	stop, err := c.SubscribeDeltas("a", 7, func(ds []tuple.Delta, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		got <- ds
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	want := []tuple.Delta{{Frame: tuple.ID{1}, First: 3, XOR: 9}}
+	if err := c.Deltas("a").Send(t.Context(), 8, want); err != nil { // another origin
+		t.Fatal(err)
+	}
+	if err := c.Deltas("a").Send(t.Context(), 7, want); err != nil {
+		t.Fatal(err)
+	}
+	if ds := <-got; !slices.Equal(ds, want) {
+		t.Errorf("got %+v", ds)
+	}
+}
+
+func TestLettersAreStoredOnce(t *testing.T) {
+	c := connect(t)
+	letters, err := c.Letters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*tuple.Letter{
+		{ID: tuple.ID{1}, Topology: "a", Node: "x", Error: "first"},
+		{ID: tuple.ID{1}, Topology: "a", Node: "x", Error: "again"},
+		{ID: tuple.ID{1}, Topology: "a", Node: "y", Error: "elsewhere"},
+		{ID: tuple.ID{1}, Topology: "b", Node: "x", Error: "another topology"},
+	} {
+		if err := letters.Put(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	err = letters.Each(t.Context(), "a", func(_ uint64, l *tuple.Letter) error {
+		got = append(got, l.Error)
+		return nil
+	})
+	if err != nil || !slices.Equal(got, []string{"first", "elsewhere"}) {
+		t.Errorf("letters %v, %v", got, err)
+	}
+}
+
+// TestLeases shows that renewing keeps a key's time to live, that a stale writer is refused, and that an unrenewed key vanishes for its watchers.
+func TestLeases(t *testing.T) {
+	c := connect(t)
+	b, err := c.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ttl = time.Second
+	first, err := b.Store(t.Context(), "a.member.x.w1", []byte("1"), 0, ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Store(t.Context(), "a.member.x.w1", []byte("2"), 0, ttl); !errors.Is(err, jetstream.ErrExists) {
+		t.Errorf("created twice: %v", err)
+	}
+	second, err := b.Store(t.Context(), "a.member.x.w1", []byte("2"), first, ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Store(t.Context(), "a.member.x.w1", []byte("3"), first, ttl); !errors.Is(err, jetstream.ErrExists) {
+		t.Errorf("a stale writer: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	gone := false
+	_ = b.Watch(ctx, "a.>", func(e jetstream.Entry) {
+		if e.Key == "a.member.x.w1" && e.Revision > second && e.Value == nil {
+			gone = true
+			cancel()
+		}
+	})
+	if !gone {
+		t.Error("the renewed lease did not expire")
+	}
+	if _, err := b.Store(t.Context(), "a.member.x.w1", []byte("4"), 0, ttl); err != nil {
+		t.Errorf("taken anew after it expired: %v", err)
+	}
+}
