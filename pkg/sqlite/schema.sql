@@ -1,0 +1,25 @@
+-- One file holds the state of tasks, the logs of spouts, and the documents of the output.
+
+CREATE TABLE task (
+  id INTEGER PRIMARY KEY, topology TEXT NOT NULL, node TEXT NOT NULL, number INTEGER NOT NULL, fence INTEGER NOT NULL,
+  UNIQUE (topology, node, number)
+);
+CREATE TABLE value   (task INTEGER, key BLOB, value BLOB NOT NULL, PRIMARY KEY (task, key)) WITHOUT ROWID;
+CREATE TABLE floor   (task INTEGER, origin INTEGER, floor INTEGER NOT NULL, PRIMARY KEY (task, origin)) WITHOUT ROWID; -- origin: its bits as int64
+CREATE TABLE applied (
+  task INTEGER, id BLOB, origin INTEGER NOT NULL, offset INTEGER NOT NULL, slices INTEGER NOT NULL, unfinished INTEGER NOT NULL, cursor BLOB NOT NULL,
+  PRIMARY KEY (task, id)
+) WITHOUT ROWID;
+CREATE TABLE output  (task INTEGER, id BLOB, slice INTEGER, outputs BLOB NOT NULL, PRIMARY KEY (task, id, slice)) WITHOUT ROWID;
+CREATE TABLE agenda  (task INTEGER, key BLOB, at INTEGER NOT NULL, PRIMARY KEY (task, key)) WITHOUT ROWID;
+CREATE INDEX agenda_at ON agenda (task, at);
+
+CREATE TABLE log (
+  id INTEGER PRIMARY KEY, topology TEXT NOT NULL, name TEXT NOT NULL,
+  generation INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0, length INTEGER NOT NULL DEFAULT 0, UNIQUE (topology, name)
+);
+CREATE TABLE entry (log INTEGER, number INTEGER, entry BLOB NOT NULL, PRIMARY KEY (log, number)) WITHOUT ROWID;
+CREATE TABLE once  (log INTEGER, name BLOB, number INTEGER NOT NULL, PRIMARY KEY (log, name)) WITHOUT ROWID;
+
+-- Each collection has a table document_<id> (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, version INTEGER, body TEXT), seq in order of insertion.
+CREATE TABLE collection (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

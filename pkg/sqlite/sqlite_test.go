@@ -1,0 +1,156 @@
+package sqlite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/boltmesh/boltmesh/pkg/sqlite"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/state/statetest"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ctx = context.Background()
+
+func open(t testing.TB, path string, o sqlite.Options) *sqlite.DB {
+	t.Helper()
+	db, err := sqlite.OpenWith(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestState(t *testing.T) {
+	statetest.Run(t, func(t *testing.T) (state.Store, state.Logs) {
+		db := open(t, filepath.Join(t.TempDir(), "mesh.db"), sqlite.Options{Relaxed: true})
+		return db.State(), db.State()
+	})
+}
+
+func TestStateIsThereAfterReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "odd name ?#%.db")
+	task := state.Task{Topology: "t", Node: "n"}
+	for run := range 3 {
+		db, err := sqlite.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := db.State()
+		epoch, err := s.Claim(ctx, task)
+		if err != nil || epoch != uint64(run+1) {
+			t.Fatalf("epoch %d (%v) in run %d", epoch, err, run)
+		}
+		values, err := s.Load(ctx, task, []string{"n"})
+		if err != nil || len(values[0]) != run {
+			t.Fatalf("value %q (%v) in run %d", values[0], err, run)
+		}
+		b := state.Batch{Set: []state.Entry{{Key: "n", Value: append(values[0], '.')}}}
+		if err := s.Commit(ctx, task, epoch, &b); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Commit(ctx, task, epoch, &b); err == nil || errors.Is(err, state.ErrFenced) {
+			t.Errorf("commit after Close: %v, want an error other than ErrFenced", err)
+		}
+	}
+}
+
+func TestForeignFileIsRefused(t *testing.T) {
+	for name, path := range map[string]string{"a directory": t.TempDir(), "no directory": filepath.Join(t.TempDir(), "none", "x.db")} {
+		if db, err := sqlite.Open(path); err == nil {
+			_ = db.Close()
+			t.Errorf("opened %s", name)
+		} else if !strings.Contains(err.Error(), path) {
+			t.Errorf("error %q does not name the path", err)
+		}
+	}
+}
+
+// batch is a commit as a stat node makes it: 256 tuples of 64 devices, each applied, those of four commits ago pruned.
+func batch(n int) *state.Batch {
+	b := &state.Batch{Floors: map[tuple.Origin]int64{1: int64(256 * n)}}
+	for d := range 64 {
+		b.Set = append(b.Set, state.Entry{Key: fmt.Sprintf("cache-hourly-device-%03d", d), Value: make([]byte, 120)})
+	}
+	for i := range 256 {
+		p := tuple.Position{Origin: 1, Offset: int64(256*n + i)}
+		b.Apply = append(b.Apply, state.Record{ID: tuple.RootID(p), Applied: state.Applied{Position: p}})
+		p.Offset -= 256 * 4
+		b.Prune = append(b.Prune, tuple.RootID(p))
+	}
+	return b
+}
+
+// BenchmarkCommit measures commits of one tuple and of 256, from one task and from eight at once.
+func BenchmarkCommit(b *testing.B) {
+	for _, relaxed := range []bool{false, true} {
+		for _, tasks := range []int{1, 8} {
+			for _, size := range []int{1, 256} {
+				b.Run(fmt.Sprintf("relaxed=%t/tasks=%d/tuples=%d", relaxed, tasks, size), func(b *testing.B) {
+					s := open(b, filepath.Join(b.TempDir(), "mesh.db"), sqlite.Options{Relaxed: relaxed}).State()
+					var wg sync.WaitGroup
+					for i := range tasks {
+						wg.Go(func() {
+							task := state.Task{Topology: "t", Node: "n", Index: int32(i)}
+							epoch, err := s.Claim(ctx, task)
+							if err != nil {
+								b.Error(err)
+							}
+							for n := range (b.N + tasks - 1) / tasks {
+								x := batch(n)
+								if size == 1 {
+									x.Set, x.Apply, x.Prune = x.Set[:1], x.Apply[:1], x.Prune[:1]
+								}
+								if err := s.Commit(ctx, task, epoch, x); err != nil {
+									b.Error(err)
+								}
+							}
+						})
+					}
+					wg.Wait()
+					b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkLoad measures one round trip for 64 keys.
+func BenchmarkLoad(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "mesh.db"), sqlite.Options{}).State()
+	task := state.Task{Topology: "t", Node: "n"}
+	epoch, err := s.Claim(ctx, task)
+	if err != nil {
+		b.Fatal(err)
+	}
+	x := batch(0)
+	if err := s.Commit(ctx, task, epoch, x); err != nil {
+		b.Fatal(err)
+	}
+	var keys []string
+	for _, e := range x.Set {
+		keys = append(keys, e.Key)
+	}
+	for b.Loop() {
+		if _, err := s.Load(ctx, task, keys); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

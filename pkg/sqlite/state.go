@@ -1,0 +1,292 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// State is state.Store and state.Logs on a DB.
+type State struct{ db *DB }
+
+var _ state.Store = (*State)(nil)
+
+// theTask selects a task's number by its names, the first three parameters.
+const theTask = "(SELECT id FROM task WHERE topology = ? AND node = ? AND number = ?)"
+
+func names(t state.Task) []any { return []any{t.Topology, t.Node, t.Index} }
+
+// blob makes b a value: an empty one instead of NULL.
+func blob[B ~[]byte | ~string](b B) []byte { return append([]byte{}, b...) }
+
+// query calls f for each row of a reading query.
+func (db *DB) query(ctx context.Context, query string, args []any, f func(*sql.Rows) error) error {
+	stmt, err := db.read.get(ctx, query)
+	if err != nil {
+		return err
+	}
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Claim implements state.Store.
+func (s *State) Claim(ctx context.Context, t state.Task) (epoch uint64, err error) {
+	err = s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		epoch, err = w.claim(ctx, t)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("claim %s: %w", t, err)
+	}
+	return epoch, nil
+}
+
+func (w *writer) claim(ctx context.Context, t state.Task) (epoch uint64, err error) {
+	const query = `INSERT INTO task (topology, node, number, fence) VALUES (?, ?, ?, 1)
+		ON CONFLICT (topology, node, number) DO UPDATE SET fence = fence + 1 RETURNING fence`
+	err = w.row(ctx, query, []any{&epoch}, names(t)...)
+	return epoch, err
+}
+
+// Head implements state.Store.
+func (s *State) Head(ctx context.Context, t state.Task) (state.Head, error) {
+	h := state.Head{Floors: map[tuple.Origin]int64{}, Applied: map[tuple.ID]state.Applied{}}
+	err := s.db.query(ctx, "SELECT origin, floor FROM floor WHERE task = "+theTask, names(t), func(r *sql.Rows) error {
+		var origin, floor int64
+		err := r.Scan(&origin, &floor)
+		h.Floors[tuple.Origin(origin)] = floor
+		return err
+	})
+	if err != nil {
+		return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
+	}
+	const query = "SELECT id, origin, offset, slices, unfinished, cursor FROM applied WHERE task = " + theTask
+	err = s.db.query(ctx, query, names(t), func(r *sql.Rows) error {
+		var id, cursor sql.RawBytes
+		var a state.Applied
+		var origin int64
+		if err := r.Scan(&id, &origin, &a.Position.Offset, &a.Slices, &a.Unfinished, &cursor); err != nil {
+			return err
+		}
+		a.Position.Origin, a.Cursor = tuple.Origin(origin), string(cursor)
+		h.Applied[tuple.ID(id)] = a
+		return nil
+	})
+	if err != nil {
+		return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
+	}
+	return h, nil
+}
+
+// loadQueries look up 64, 8 or 1 keys.
+var loadQueries = map[int]string{64: loadQuery(64), 8: loadQuery(8), 1: loadQuery(1)}
+
+func loadQuery(keys int) string {
+	return "SELECT key, value FROM value WHERE task = " + theTask + " AND key IN (?" + strings.Repeat(",?", keys-1) + ")"
+}
+
+// Load implements state.Store.
+func (s *State) Load(ctx context.Context, t state.Task, keys []string) ([][]byte, error) {
+	found := make(map[string][]byte, len(keys))
+	take := func(r *sql.Rows) error {
+		var key, value sql.RawBytes
+		err := r.Scan(&key, &value)
+		found[string(key)] = blob(value)
+		return err
+	}
+	for rest := keys; len(rest) > 0; {
+		size := 64
+		for size > len(rest) {
+			size /= 8
+		}
+		args := append(make([]any, 0, 3+size), names(t)...)
+		for _, key := range rest[:size] {
+			args = append(args, blob(key))
+		}
+		rest = rest[size:]
+		if err := s.db.query(ctx, loadQueries[size], args, take); err != nil {
+			return nil, fmt.Errorf("load %d values of %s: %w", len(keys), t, err)
+		}
+	}
+	values := make([][]byte, len(keys))
+	for i, key := range keys {
+		values[i] = found[key]
+	}
+	return values, nil
+}
+
+// Outputs implements state.Store.
+func (s *State) Outputs(ctx context.Context, t state.Task, id tuple.ID) (outputs [][]byte, err error) {
+	const query = "SELECT outputs FROM output WHERE task = " + theTask + " AND id = ? ORDER BY slice"
+	err = s.db.query(ctx, query, append(names(t), id[:]), func(r *sql.Rows) error {
+		var o sql.RawBytes
+		err := r.Scan(&o)
+		outputs = append(outputs, blob(o))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("outputs of %s in %s: %w", id, t, err)
+	}
+	return outputs, nil
+}
+
+// Due implements state.Store. When few entries are due, it takes them all by time and sorts them; when many are, it walks the keys, most of which
+// are then wanted: what it looks at is at most 8 x limit entries, or an eighth of the agenda.
+func (s *State) Due(ctx context.Context, t state.Task, until int64, after string, limit int) (due []state.Due, err error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	take := func(r *sql.Rows) error {
+		var key sql.RawBytes
+		var at int64
+		err := r.Scan(&key, &at)
+		due = append(due, state.Due{Key: string(key), At: at})
+		return err
+	}
+	few := 8 * limit
+	const byTime = "SELECT key, at FROM agenda INDEXED BY agenda_at WHERE task = " + theTask + " AND at <= ? LIMIT ?"
+	if err := s.db.query(ctx, byTime, append(names(t), until, few+1), take); err != nil {
+		return nil, fmt.Errorf("agenda of %s: %w", t, err)
+	}
+	if len(due) <= few {
+		due = slices.DeleteFunc(due, func(d state.Due) bool { return d.Key <= after })
+		slices.SortFunc(due, func(a, b state.Due) int { return strings.Compare(a.Key, b.Key) })
+		return due[:min(limit, len(due))], nil
+	}
+	due = nil
+	const byKey = "SELECT key, at FROM agenda NOT INDEXED WHERE task = " + theTask + " AND key > ? AND at <= ? ORDER BY key LIMIT ?"
+	if err := s.db.query(ctx, byKey, append(names(t), blob(after), until, limit), take); err != nil {
+		return nil, fmt.Errorf("agenda of %s: %w", t, err)
+	}
+	return due, nil
+}
+
+// Commit implements state.Store.
+func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
+	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.commit(ctx, t, epoch, b) })
+	if err != nil {
+		return fmt.Errorf("commit %s in epoch %d: %w", t, epoch, err)
+	}
+	return nil
+}
+
+func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
+	var task int64
+	var fence uint64
+	err := w.row(ctx, "SELECT id, fence FROM task WHERE topology = ? AND node = ? AND number = ?", []any{&task, &fence}, names(t)...)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && fence != epoch {
+		return state.ErrFenced
+	}
+	if err != nil {
+		return err
+	}
+	for _, part := range []func(context.Context, int64, *state.Batch) error{w.values, w.floors, w.applied, w.agenda} {
+		if err := part(ctx, task, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) values(ctx context.Context, task int64, b *state.Batch) error {
+	err := w.many(ctx, "INSERT INTO value VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET value = excluded.value", len(b.Set),
+		func(args []any, i int) []any { return append(args, task, blob(b.Set[i].Key), nonNil(b.Set[i].Value)) })
+	if err != nil {
+		return err
+	}
+	return w.many(ctx, "DELETE FROM value WHERE task = ? AND key IN (", "?", ")", len(b.Delete),
+		func(args []any, i int) []any { return append(args, blob(b.Delete[i])) }, task)
+}
+
+func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
+	for origin, floor := range b.Floors {
+		const query = "INSERT INTO floor VALUES (?,?,?) ON CONFLICT DO UPDATE SET floor = excluded.floor WHERE excluded.floor > floor.floor"
+		if err := w.exec(ctx, query, task, int64(origin), floor); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error {
+	err := w.many(ctx, "INSERT OR REPLACE INTO applied VALUES ", "(?,?,?,?,?,?,?)", "", len(b.Apply), func(args []any, i int) []any {
+		r := &b.Apply[i]
+		return append(args, task, r.ID[:], int64(r.Position.Origin), r.Position.Offset, r.Slices, r.Unfinished, blob(r.Cursor))
+	})
+	if err != nil {
+		return err
+	}
+	var emitted []int
+	for i := range b.Apply {
+		if b.Apply[i].Outputs != nil {
+			emitted = append(emitted, i)
+		}
+	}
+	err = w.many(ctx, "INSERT OR REPLACE INTO output VALUES ", "(?,?,?,?)", "", len(emitted), func(args []any, i int) []any {
+		r := &b.Apply[emitted[i]]
+		return append(args, task, r.ID[:], r.Slices-1, r.Outputs)
+	})
+	if err != nil {
+		return err
+	}
+	pruned := func(args []any, i int) []any { return append(args, b.Prune[i][:]) }
+	if err := w.many(ctx, "DELETE FROM applied WHERE task = ? AND id IN (", "?", ")", len(b.Prune), pruned, task); err != nil {
+		return err
+	}
+	return w.many(ctx, "DELETE FROM output WHERE task = ? AND id IN (", "?", ")", len(b.Prune), pruned, task)
+}
+
+func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {
+	err := w.many(ctx, "INSERT INTO agenda VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET at = excluded.at", len(b.Agenda),
+		func(args []any, i int) []any { return append(args, task, blob(b.Agenda[i].Key), b.Agenda[i].At) })
+	if err != nil {
+		return err
+	}
+	return w.many(ctx, "DELETE FROM agenda WHERE task = ? AND key IN (", "?", ")", len(b.Strike),
+		func(args []any, i int) []any { return append(args, blob(b.Strike[i])) }, task)
+}
+
+// nonNil is blob without a copy, for what stays untouched until the statement has run.
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// Drop implements state.Store.
+func (s *State) Drop(ctx context.Context, t state.Task) error {
+	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		if _, err := w.claim(ctx, t); err != nil {
+			return err
+		}
+		for _, table := range []string{"value", "floor", "applied", "output", "agenda"} {
+			if err := w.exec(ctx, "DELETE FROM "+table+" WHERE task = "+theTask, names(t)...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("drop %s: %w", t, err)
+	}
+	return nil
+}
+
+// Close does nothing: the DB is closed by who opened it.
+func (s *State) Close() error { return nil }

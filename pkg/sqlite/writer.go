@@ -1,0 +1,232 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// errClosed is what writes after Close get.
+var errClosed = errors.New("the database is closed")
+
+// maxGroup bounds how many writes share a transaction, and with it how long the first of them waits.
+const maxGroup = 64
+
+// writer is the one connection that writes. Its goroutine takes all writes that wait, runs each in a savepoint of one transaction, and commits:
+// while one fsync goes on, the next group gathers.
+type writer struct {
+	conn    *sql.Conn
+	queue   chan *write // unbuffered: what was sent has been received
+	closing chan struct{}
+	closed  chan struct{}
+	once    sync.Once
+	stmts   statements
+	args    []any // scratch of many
+}
+
+// write is one caller's work. It runs whole or not at all.
+type write struct {
+	run   func(context.Context, *writer) error
+	state atomic.Int32
+	done  chan error
+}
+
+const (
+	waiting int32 = iota
+	taken
+	abandoned
+)
+
+func newWriter(db *sql.DB) (*writer, error) {
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{conn: conn, queue: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
+	w.stmts.prepare = conn.PrepareContext
+	go w.loop()
+	return w, nil
+}
+
+// do has the writer run f and returns once that is committed. An error that f did not return means that the outcome is unknown. When ctx ends before
+// the writer has begun, f is not run; otherwise do waits for the end, so that f's data is the caller's again.
+func (w *writer) do(ctx context.Context, f func(context.Context, *writer) error) error {
+	job := &write{run: f, done: make(chan error, 1)}
+	select {
+	case w.queue <- job:
+	case <-w.closing:
+		return errClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-job.done:
+		return err
+	case <-ctx.Done():
+		if job.state.CompareAndSwap(waiting, abandoned) {
+			return ctx.Err()
+		}
+		return <-job.done
+	}
+}
+
+func (w *writer) close() error {
+	w.once.Do(func() { close(w.closing) })
+	<-w.closed
+	return errors.Join(w.stmts.close(), w.conn.Close())
+}
+
+func (w *writer) loop() {
+	defer close(w.closed)
+	var group []*write
+	for {
+		select {
+		case job := <-w.queue:
+			group = append(group[:0], job)
+		case <-w.closing:
+			return
+		}
+		for more := true; more && len(group) < maxGroup; {
+			select {
+			case job := <-w.queue:
+				group = append(group, job)
+			default:
+				more = false
+			}
+		}
+		w.transact(group)
+	}
+}
+
+// transact runs a group in one transaction and tells each caller the outcome.
+func (w *writer) transact(group []*write) {
+	results := make([]error, len(group))
+	err := w.group(group, results)
+	for i, job := range group {
+		if err != nil {
+			results[i] = err // what a failed transaction has shown to one of them counts for nothing
+		}
+		job.done <- results[i]
+	}
+	clear(group)
+}
+
+// group fills in each write's own result; its error concerns all of them.
+func (w *writer) group(group []*write, results []error) error {
+	ctx := context.Background() // a write once begun is finished
+	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	rollback := func(err error) error { return errors.Join(err, w.exec(ctx, "ROLLBACK")) }
+	succeeded := 0
+	for i, job := range group {
+		if !job.state.CompareAndSwap(waiting, taken) {
+			continue
+		}
+		if len(group) == 1 { // alone it needs no savepoint: the transaction is its own
+			if results[i] = job.run(ctx, w); results[i] == nil {
+				succeeded++
+			}
+			continue
+		}
+		if err := w.exec(ctx, "SAVEPOINT one"); err != nil {
+			return rollback(err)
+		}
+		if results[i] = job.run(ctx, w); results[i] == nil {
+			succeeded++
+		} else if err := w.exec(ctx, "ROLLBACK TO one"); err != nil {
+			return rollback(err)
+		}
+		if err := w.exec(ctx, "RELEASE one"); err != nil {
+			return rollback(err)
+		}
+	}
+	if succeeded == 0 {
+		return w.exec(ctx, "ROLLBACK")
+	}
+	if err := w.exec(ctx, "COMMIT"); err != nil {
+		return rollback(fmt.Errorf("commit: %w", err))
+	}
+	return nil
+}
+
+// exec runs one statement, prepared once.
+func (w *writer) exec(ctx context.Context, query string, args ...any) error {
+	stmt, err := w.stmts.get(ctx, query)
+	if err != nil {
+		return err
+	}
+	_, err = stmt.ExecContext(ctx, args...)
+	return err
+}
+
+// row returns the first row of a query, prepared once.
+func (w *writer) row(ctx context.Context, query string, dest []any, args ...any) error {
+	stmt, err := w.stmts.get(ctx, query)
+	if err != nil {
+		return err
+	}
+	return stmt.QueryRowContext(ctx, args...).Scan(dest...)
+}
+
+// many runs a statement for n rows, up to 64 rows at a time: before, then row once for each, separated by commas, then after. fixed are the
+// arguments of before, add appends those of row i.
+func (w *writer) many(ctx context.Context, before, row, after string, n int, add func(args []any, i int) []any, fixed ...any) error {
+	for first := 0; first < n; {
+		size := 64
+		for size > n-first {
+			size /= 4 // 64, 16, 4, 1: few statements to prepare
+		}
+		args := append(w.args[:0], fixed...)
+		for i := first; i < first+size; i++ {
+			args = add(args, i)
+		}
+		err := w.exec(ctx, before+row+strings.Repeat(","+row, size-1)+after, args...)
+		clear(args)
+		w.args = args[:0]
+		if err != nil {
+			return err
+		}
+		first += size
+	}
+	return nil
+}
+
+// statements prepares each query once.
+type statements struct {
+	prepare func(ctx context.Context, query string) (*sql.Stmt, error)
+	mu      sync.Mutex
+	known   map[string]*sql.Stmt
+}
+
+func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if stmt := s.known[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := s.prepare(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %q: %w", query, err)
+	}
+	if s.known == nil {
+		s.known = map[string]*sql.Stmt{}
+	}
+	s.known[query] = stmt
+	return stmt, nil
+}
+
+func (s *statements) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, stmt := range s.known {
+		err = errors.Join(err, stmt.Close())
+	}
+	s.known = nil
+	return err
+}
