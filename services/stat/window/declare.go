@@ -1,0 +1,173 @@
+package window
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/script"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// reserved are the fields that outputs and their documents have anyway.
+var reserved = [...]string{"_id", "node", "device", "group", "time", "ts", "window"}
+
+// New makes the statistic that spec declares. Group must be the function that the router uses; params are the topology's, for scripts. Errors carry the
+// place in the topology or the script.
+func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map[string]any) (*Bolt, error) {
+	b := &Bolt{
+		id: spec.ID, group: group, spec: spec, watermark: math.MinInt64, late: spec.Window.Late,
+		byDevice: len(spec.Group) == 0 || len(spec.Group) == 1 && spec.Group[0] == "device",
+	}
+	if b.late == "" {
+		b.late = "late"
+	}
+	err := b.declareWindow()
+	if err == nil && spec.Where != nil {
+		b.where, err = compile(*spec.Where, script.Bool)
+	}
+	switch {
+	case err != nil:
+	case spec.Script != nil && len(spec.Aggregates) > 0:
+		err = fmt.Errorf("it has both aggregates and a script: choose one")
+	case spec.Script != nil:
+		err = b.declareScript(*spec.Script, params)
+	default:
+		err = b.declareAggregates()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stat %s: %w", spec.ID, err)
+	}
+	b.layout.window = byte(b.mode)
+	b.decoder = b.layout.decode
+	return b, nil
+}
+
+func (b *Bolt) declareWindow() error {
+	w := &b.spec.Window
+	processing := w.Time == "processing"
+	b.size, b.slide, b.gap = w.Size.Milliseconds(), w.Slide.Milliseconds(), w.Gap.Milliseconds()
+	b.kind = w.Kind
+	switch w.Kind {
+	case topology.WindowNone:
+		b.mode, b.kind = interval, "interval"
+		return positive("every", b.spec.Every)
+	case topology.WindowLifetime:
+		b.mode = lifetime
+		return nil
+	case topology.WindowTumbling:
+		b.mode, b.slide = sliding, b.size
+		if processing {
+			b.mode = aligned
+		}
+		return positive("the window's size", w.Size)
+	}
+	if processing {
+		return fmt.Errorf("a %s window goes by event time; only tumbling can go by processing time", w.Kind)
+	}
+	switch w.Kind {
+	case topology.WindowSliding:
+		b.mode = sliding
+		if err := positive("the window's size", w.Size); err != nil {
+			return err
+		}
+		if err := positive("the window's slide", w.Slide); err != nil {
+			return err
+		}
+		if b.slide > b.size || b.size/b.slide > maxOverlap {
+			return fmt.Errorf("the slide %v must be at most the size %v and at least a %dth of it", w.Slide, w.Size, maxOverlap)
+		}
+		return nil
+	case topology.WindowSession:
+		b.mode = session
+		return positive("the session's gap", w.Gap)
+	case topology.WindowCount:
+		b.mode = counted
+		if w.CountSlide == 0 {
+			w.CountSlide = w.Count
+		}
+		if w.Count < 1 || w.Count > maxCount || w.CountSlide < 1 || w.CountSlide > w.Count {
+			return fmt.Errorf("a count window has 1 to %d readings and a slide of 1 to its count, not %d and %d", maxCount, w.Count, w.CountSlide)
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown window %q", w.Kind)
+}
+
+func positive(what string, d time.Duration) error {
+	if d < time.Millisecond {
+		return fmt.Errorf("%s must be at least 1ms, not %v", what, d)
+	}
+	return nil
+}
+
+func (b *Bolt) declareAggregates() error {
+	as := b.spec.Aggregates
+	if len(as) == 0 || len(as) > maxAggregates {
+		return fmt.Errorf("it has %d aggregates: 1 to %d, or a script", len(as), maxAggregates)
+	}
+	var sources []string
+	for _, a := range as {
+		k := Kind(a.Func)
+		switch {
+		case !k.Known():
+			return misplaced(a.At, "unknown aggregate %q", a.Func)
+		case len(a.Param) > 0:
+			return misplaced(a.At, "%s takes one argument", a.Func)
+		case a.Arg == nil && k != Count:
+			return misplaced(a.At, "%s needs an argument, as in %s(celsius)", a.Func, a.Func)
+		case slices.Contains(reserved[:], a.Name) || slices.Contains(b.names, a.Name):
+			return misplaced(a.At, "an output has a field %s already", a.Name)
+		}
+		arg := -1
+		if source := argument(a); a.Arg != nil {
+			if arg = slices.Index(sources, source); arg < 0 {
+				e, err := compile(*a.Arg, script.Number)
+				if err != nil {
+					return err
+				}
+				arg = len(sources)
+				sources, b.exprs = append(sources, source), append(b.exprs, e)
+			}
+		}
+		b.names, b.args = append(b.names, a.Name), append(b.args, arg)
+		b.layout.kinds = append(b.layout.kinds, k)
+		b.layout.names = append(b.layout.names, uint64(tuple.NameOf(a.Func+"("+argument(a)+")")))
+	}
+	b.inputs = make([]input, len(b.exprs))
+	b.row.values = make([]float64, len(as))
+	return nil
+}
+
+func misplaced(at topology.Place, format string, args ...any) error {
+	return &script.Error{File: at.File, Line: max(at.Line, 1), Column: max(at.Column, 1), Message: fmt.Sprintf(format, args...)}
+}
+
+// compile leaves the fields open: that they exist and have the right types was checked when the topology was validated.
+func compile(e topology.Expr, want script.Type) (*script.Expr, error) {
+	return script.CompileExpr(e.Source, script.ExprOptions{Open: true, Want: want, File: e.At.File, Line: e.At.Line, Column: e.At.Column})
+}
+
+func (b *Bolt) declareScript(s topology.Script, params map[string]any) error {
+	if b.mode == session || b.mode == counted {
+		return fmt.Errorf("a script cannot keep a %s window: its states cannot be merged", b.kind)
+	}
+	file, text := s.File, s.Text
+	if file == "" { // inline: its faults are reported by the lines of the document that it stands in
+		file, text = s.At.File, strings.Repeat("\n", max(s.At.Line-1, 0))+text
+	}
+	p, err := script.CompileJS(file, text)
+	if err != nil {
+		return err
+	}
+	for _, f := range [...]string{"compute", "output"} {
+		if !p.Has(f) {
+			return &script.Error{File: file, Line: max(s.At.Line, 1), Column: 1, Message: "the script declares no function " + f, Hint: "a stat script has compute(t, state) and output(state, window)"}
+		}
+	}
+	b.script, err = script.NewRuntime(p, script.RuntimeOptions{Params: params})
+	return err
+}

@@ -1,0 +1,118 @@
+package window
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/script"
+	"github.com/boltmesh/boltmesh/pkg/state"
+)
+
+// span is the "window" of an output; scripts see group and device in it too.
+type span struct {
+	Kind   string `json:"kind"`
+	Start  *int64 `json:"start,omitempty"` // ms; absent where there is no bound
+	End    *int64 `json:"end,omitempty"`
+	Group  string `json:"group,omitempty"`
+	Device string `json:"device,omitempty"`
+}
+
+func (b *Bolt) span(p *pane) span {
+	s := span{Kind: b.kind}
+	if b.mode == lifetime {
+		return s
+	}
+	s.Start, s.End = &p.Start, &p.End
+	if b.mode == interval && p.Start == never {
+		s.Start = nil // the group's first output
+	}
+	return s
+}
+
+// output emits what a closed window has to say, at event time at; a script may change p's state.
+func (b *Bolt) output(c *bolt.Collector, p *pane, at int64) error {
+	if b.script == nil {
+		b.emit(c, p, at)
+		return nil
+	}
+	w := b.span(p)
+	w.Group = c.Group()
+	if b.byDevice {
+		w.Device = c.Group()
+	}
+	s := script.NewState(p.script)
+	payloads, err := b.script.OutputOf(s, w)
+	if err != nil {
+		return fault(err)
+	}
+	raw, err := s.Bytes()
+	if err != nil {
+		return fault(err)
+	}
+	p.script = raw
+	for _, payload := range payloads {
+		c.Emit(bolt.Emission{Key: c.Group(), Time: at, Payload: payload})
+	}
+	return nil
+}
+
+// emit emits the aggregates of a window, unless all that have an argument have never seen a value: then the statistic has nothing to say about the group.
+func (b *Bolt) emit(c *bolt.Collector, p *pane, at int64) {
+	if !b.speaks(p) {
+		return
+	}
+	b.out.Reset([]byte("{}"))
+	if b.byDevice {
+		b.out.Set("device", c.Group())
+	}
+	b.out.Set("group", c.Group())
+	b.out.Set("window", b.span(p))
+	for i, k := range b.layout.kinds {
+		v, ok := p.cells[i].Value(k)
+		switch {
+		case k == Count:
+			b.out.Set(b.names[i], p.cells[i].N)
+		case ok:
+			b.out.Set(b.names[i], v)
+		}
+	}
+	payload, err := b.out.Bytes()
+	if err != nil {
+		panic(err) // every value is a finite number: countable saw to that
+	}
+	c.Emit(bolt.Emission{Key: c.Group(), Time: at, Payload: payload})
+}
+
+func (b *Bolt) speaks(p *pane) bool {
+	bare := true
+	for i, arg := range b.args {
+		if arg >= 0 {
+			bare = false
+			if p.cells[i].N > 0 {
+				return true
+			}
+		}
+	}
+	return bare && p.n > 0
+}
+
+// stamp is the processing time of a group's last output, ms.
+type stamp struct{ at int64 }
+
+// Clone implements state.Value.
+func (s *stamp) Clone() state.Value { c := *s; return &c }
+
+// Append implements state.Value.
+func (s *stamp) Append(b []byte) ([]byte, error) { return binary.AppendVarint(b, s.at), nil }
+
+func decodeStamp(b []byte) (state.Value, error) {
+	if b == nil {
+		return &stamp{at: never}, nil
+	}
+	at, rest, err := varint(b)
+	if err != nil || len(rest) > 0 {
+		return nil, fmt.Errorf("%w: the time of the last output", errCorrupt)
+	}
+	return &stamp{at: at}, nil
+}

@@ -1,0 +1,290 @@
+package window
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/boltmesh/boltmesh/pkg/state"
+)
+
+// layout says what a record's cells are. A record that was stored under another layout keeps the cells of the aggregates that are still there.
+type layout struct {
+	window byte     // kind of window, as stored; records of another kind start anew
+	kinds  []Kind   // of the aggregates
+	names  []uint64 // hashes of function and argument
+}
+
+// record is what the state keeps for one group.
+type record struct {
+	layout *layout
+	closed int64  // windows that end up to here have been output, ms of event time
+	open   []pane // by end, then start
+	since  int    // count windows: readings since the last output
+	rows   []row  // count windows: the last readings
+}
+
+// pane is one open window.
+type pane struct {
+	Bounds
+	n      int64 // readings
+	last   int64 // greatest event time among them
+	cells  []Cell
+	script []byte // a script's state, a JSON object; nil before its first reading
+	shared bool   // cells belong to a committed record too
+}
+
+// row is one reading of a count window.
+type row struct {
+	at      int64
+	present uint64 // a bit per aggregate
+	values  []float64
+}
+
+// never is the closed of a group that has output nothing.
+const never = math.MinInt64
+
+var errCorrupt = errors.New("the stored state cannot be read")
+
+// Clone implements state.Value. Cells are copied when they are written to.
+func (r *record) Clone() state.Value {
+	c := *r
+	c.open = slices.Clone(r.open)
+	for i := range c.open {
+		c.open[i].shared = true
+	}
+	c.rows = slices.Clone(r.rows)
+	return &c
+}
+
+// pane returns the open window with bounds b, a new one if there is none, ready to be written to.
+func (r *record) pane(b Bounds) *pane {
+	i, found := slices.BinarySearchFunc(r.open, b, func(p pane, b Bounds) int {
+		return cmp.Or(cmp.Compare(p.End, b.End), cmp.Compare(p.Start, b.Start))
+	})
+	if !found {
+		r.open = slices.Insert(r.open, i, pane{Bounds: b, cells: make([]Cell, len(r.layout.kinds))})
+	}
+	p := &r.open[i]
+	if p.shared {
+		p.cells, p.shared = slices.Clone(p.cells), false
+	}
+	return p
+}
+
+// add takes one reading into a window.
+func (p *pane) add(kinds []Kind, w row) {
+	if p.n == 0 || w.at > p.last {
+		p.last = w.at
+	}
+	p.n++
+	for i, k := range kinds {
+		if w.present&(1<<i) != 0 {
+			p.cells[i].Add(k, w.values[i], w.at)
+		}
+	}
+}
+
+// join makes one session of bounds b out of all open ones that overlap it.
+func (r *record) join(b Bounds) *pane {
+	joined := pane{Bounds: b, cells: make([]Cell, len(r.layout.kinds))}
+	r.open = slices.DeleteFunc(r.open, func(p pane) bool {
+		if !p.overlaps(b) {
+			return false
+		}
+		if joined.n == 0 || p.last > joined.last {
+			joined.last = p.last
+		}
+		joined.n += p.n
+		for i, k := range r.layout.kinds {
+			joined.cells[i].Merge(k, p.cells[i])
+		}
+		return true
+	})
+	p := r.pane(b)
+	*p = joined
+	return p
+}
+
+// fold computes the pane of a count window over the last n readings, or all if they are fewer.
+func (r *record) fold(n int) pane {
+	p := pane{cells: make([]Cell, len(r.layout.kinds))}
+	for i, w := range r.rows[max(len(r.rows)-n, 0):] {
+		if i == 0 || w.at < p.Start {
+			p.Start = w.at
+		}
+		p.add(r.layout.kinds, w)
+	}
+	p.End = p.last
+	return p
+}
+
+const version = 1
+
+// Append implements state.Value.
+func (r *record) Append(b []byte) ([]byte, error) {
+	b = append(b, version, r.layout.window)
+	b = binary.AppendVarint(b, r.closed)
+	b = binary.AppendUvarint(b, uint64(len(r.layout.names)))
+	for _, n := range r.layout.names {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.open)))
+	for i := range r.open {
+		p := &r.open[i]
+		b = binary.AppendVarint(b, p.Start)
+		b = binary.AppendVarint(b, p.End-p.Start)
+		b = binary.AppendUvarint(b, uint64(p.n))
+		b = binary.AppendVarint(b, p.last)
+		for k := range p.cells {
+			b = p.cells[k].append(b)
+		}
+		b = binary.AppendUvarint(b, uint64(len(p.script)))
+		b = append(b, p.script...)
+	}
+	b = binary.AppendUvarint(b, uint64(r.since))
+	b = binary.AppendUvarint(b, uint64(len(r.rows)))
+	for _, w := range r.rows {
+		b = binary.AppendVarint(b, w.at)
+		b = binary.AppendUvarint(b, w.present)
+		for i := range r.layout.names {
+			if w.present&(1<<i) != 0 {
+				b = binary.LittleEndian.AppendUint64(b, math.Float64bits(w.values[i]))
+			}
+		}
+	}
+	return b, nil
+}
+
+// decode makes a record of what Append wrote, under this or another layout; nil is a new group's.
+func (l *layout) decode(b []byte) (state.Value, error) {
+	r := &record{layout: l, closed: never}
+	if b == nil {
+		return r, nil
+	}
+	d := decoder{b: b}
+	if v := d.byte(); d.err == nil && v != version {
+		d.err = fmt.Errorf("its version is %d, not %d", v, version)
+	}
+	if d.byte() != l.window && d.err == nil {
+		return r, nil
+	}
+	r.closed = d.varint()
+	names := make([]uint64, d.length(8))
+	for i := range names {
+		names[i] = d.fixed()
+	}
+	if len(names) > maxAggregates && d.err == nil {
+		d.err = fmt.Errorf("it has %d aggregates", len(names))
+	}
+	places := make([]int, len(names)) // of stored cells in this layout; -1: dropped
+	for i, n := range names {
+		places[i] = slices.Index(l.names, n)
+	}
+	r.open = make([]pane, d.length(5))
+	for i := range r.open {
+		d.pane(&r.open[i], places, len(l.names))
+	}
+	r.since = int(d.uvarint())
+	r.rows = make([]row, d.length(2))
+	for i := range r.rows {
+		d.row(&r.rows[i], places, len(l.names))
+	}
+	if d.err == nil && len(d.b) > 0 {
+		d.err = fmt.Errorf("%d bytes follow it", len(d.b))
+	}
+	if d.err != nil {
+		return nil, fmt.Errorf("%w: %w", errCorrupt, d.err)
+	}
+	return r, nil
+}
+
+// decoder reads parts off b until the first error; after it, all parts are zero.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) pane(p *pane, places []int, n int) {
+	p.Start = d.varint()
+	p.End = p.Start + d.varint()
+	p.n, p.last = int64(d.uvarint()), d.varint()
+	p.cells = make([]Cell, n)
+	for _, at := range places {
+		var c Cell
+		if d.err == nil {
+			d.b, d.err = c.decode(d.b)
+		}
+		if at >= 0 {
+			p.cells[at] = c
+		}
+	}
+	if size := d.length(1); size > 0 {
+		p.script, d.b = d.b[:size:size], d.b[size:]
+	}
+}
+
+func (d *decoder) row(w *row, places []int, n int) {
+	w.at = d.varint()
+	present := d.uvarint()
+	w.values = make([]float64, n)
+	for i, at := range places {
+		if present&(1<<i) == 0 {
+			continue
+		}
+		x := math.Float64frombits(d.fixed())
+		if at >= 0 {
+			w.present |= 1 << at
+			w.values[at] = x
+		}
+	}
+}
+
+func (d *decoder) byte() (v byte) {
+	if d.err == nil && len(d.b) == 0 {
+		d.err = errShort
+	}
+	if d.err == nil {
+		v, d.b = d.b[0], d.b[1:]
+	}
+	return v
+}
+
+func (d *decoder) fixed() (v uint64) {
+	if d.err == nil && len(d.b) < 8 {
+		d.err = errShort
+	}
+	if d.err == nil {
+		v, d.b = binary.LittleEndian.Uint64(d.b), d.b[8:]
+	}
+	return v
+}
+
+func (d *decoder) uvarint() (v uint64) {
+	if d.err == nil {
+		v, d.b, d.err = uvarint(d.b)
+	}
+	return v
+}
+
+func (d *decoder) varint() (v int64) {
+	if d.err == nil {
+		v, d.b, d.err = varint(d.b)
+	}
+	return v
+}
+
+// length reads a number of parts of at least size bytes each, and so bounds what is allocated for them.
+func (d *decoder) length(size int) int {
+	n := d.uvarint()
+	if d.err == nil && n > uint64(len(d.b)/size) {
+		d.err = errShort
+	}
+	if d.err != nil {
+		return 0
+	}
+	return int(n)
+}

@@ -1,0 +1,390 @@
+// Package window is what a stat node does: it keeps aggregates, or a script's state, per group and window, and outputs them when the window closes.
+// The stat service and the single-process mode run one Bolt per loop, since the script's engine is not safe for concurrent use.
+// It never reads a clock: event time comes with readings and watermarks, processing time with ticks.
+package window
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/script"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Limits of a declaration and of event time.
+const (
+	maxAggregates = 64
+	maxOverlap    = 1000    // windows that one reading may belong to
+	maxCount      = 10_000  // readings that a count window keeps
+	maxTime       = 1 << 52 // event times beyond ±maxTime ms cannot be put on an agenda
+	endOfTime     = 1 << 53 // the agenda's time of what only a flush outputs
+	stateKey      = "cache-"
+	timeKey       = "stat_last_time-"
+)
+
+// mode is how windows open and close.
+type mode byte
+
+const (
+	interval mode = 1 + iota // from one tick to the next
+	aligned                  // tumbling by processing time: an interval with round bounds
+	lifetime                 // one window without end
+	sliding                  // by event time; tumbling is its simplest case
+	session                  // by event time
+	counted                  // by number of readings
+)
+
+// Bolt keeps one statistic. It implements bolt.Stateful.
+type Bolt struct {
+	id       string
+	group    func(*tuple.Tuple) (string, bool)
+	byDevice bool
+	mode     mode
+	kind     string // of the window, in outputs
+	spec     topology.Bolt
+	size     int64 // ms
+	slide    int64
+	gap      int64
+	late     string
+
+	where   *script.Expr
+	names   []string // of the aggregates
+	args    []int    // of the aggregates: index into exprs, -1 for a bare count
+	exprs   []*script.Expr
+	script  *script.Runtime
+	layout  layout
+	decoder state.Decode
+
+	watermark int64 // of the last tick
+	doc       script.Doc
+	env       script.Env
+	out       script.Doc
+	inputs    []input
+	row       row
+}
+
+// input is the value of one of exprs in the current reading.
+type input struct {
+	x  float64
+	ok bool
+}
+
+// Group implements bolt.Stateful.
+func (b *Bolt) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
+
+// Keys implements bolt.Stateful.
+func (b *Bolt) Keys(group string, add func(string)) {
+	add(b.key(group))
+	if b.mode == interval {
+		add(timeKey + b.id + "-" + group)
+	}
+}
+
+func (b *Bolt) key(group string) string { return stateKey + b.id + "-" + group }
+
+// Execute implements bolt.Bolt: it counts a reading, or sends it on to the late stream when all windows that it belongs to have closed.
+func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+	counts, err := b.measure(t)
+	if err != nil || !counts {
+		return err
+	}
+	key := b.key(c.Group())
+	v, err := c.State().Read(ctx, key, b.decoder)
+	if err != nil {
+		return unread(err)
+	}
+	windows := b.windows(v.(*record), t.Time)
+	if len(windows) == 0 {
+		c.Emit(bolt.Emission{Stream: b.late, Key: t.Key, Time: t.Time, Payload: slices.Clone(t.Payload)})
+		return nil
+	}
+	states, err := b.compute(v.(*record), windows, t)
+	if err != nil {
+		return err
+	}
+	if v, err = c.State().Edit(ctx, key, b.decoder); err != nil {
+		return unread(err)
+	}
+	r := v.(*record)
+	if b.mode == counted {
+		b.count(r, c)
+		return nil
+	}
+	for i, w := range windows {
+		var p *pane
+		if b.mode == session {
+			p = r.join(w)
+		} else {
+			p = r.pane(w)
+		}
+		p.add(b.layout.kinds, b.row)
+		if states != nil {
+			p.script = states[i]
+		}
+	}
+	b.wake(r, c)
+	return nil
+}
+
+// measure evaluates the filter and the arguments for a reading. It reports whether the reading concerns the statistic at all: it passes the filter
+// and has a value that is counted.
+func (b *Bolt) measure(t *tuple.Tuple) (counts bool, err error) {
+	if t.Time < -maxTime || t.Time > maxTime {
+		return false, bolt.Reject(fmt.Errorf("event time %d ms is out of range", t.Time))
+	}
+	b.doc.Reset(t.Payload)
+	b.env.Doc, b.env.Device, b.env.Time, b.env.Stream = &b.doc, t.Key, t.Time, t.Stream
+	if b.where != nil {
+		pass, err := b.where.EvalBool(&b.env)
+		if errors.Is(err, script.ErrAbsent) || err == nil && !pass {
+			return false, nil
+		}
+		if err != nil {
+			return false, bolt.Reject(err)
+		}
+	}
+	if b.script != nil {
+		b.row = row{at: t.Time}
+		return true, nil
+	}
+	for i, e := range b.exprs {
+		x, err := e.EvalNumber(&b.env)
+		b.inputs[i] = input{x, err == nil}
+		if err == nil {
+			err = countable(x)
+		}
+		if err != nil && !errors.Is(err, script.ErrAbsent) {
+			return false, bolt.Reject(err)
+		}
+	}
+	b.row.at, b.row.present = t.Time, 0
+	for i, arg := range b.args {
+		if arg < 0 {
+			b.row.present |= 1 << i
+		} else if b.inputs[arg].ok {
+			b.row.present |= 1 << i
+			b.row.values[i] = b.inputs[arg].x
+		}
+	}
+	return b.row.present != 0, nil
+}
+
+// windows returns those that a reading at ts belongs to and that are not closed; none means that it is late.
+func (b *Bolt) windows(r *record, ts int64) []Bounds {
+	passed := max(b.watermark, r.closed)
+	switch b.mode {
+	case sliding:
+		ws := Sliding(ts, b.size, b.slide)
+		return slices.DeleteFunc(ws, func(w Bounds) bool { return w.End <= passed })
+	case session:
+		open := make([]Bounds, len(r.open))
+		for i := range r.open {
+			open[i] = r.open[i].Bounds
+		}
+		w := Session(ts, b.gap, open)
+		if w.End <= passed {
+			return nil
+		}
+		return []Bounds{w}
+	}
+	return []Bounds{{}}
+}
+
+// compute runs the script's compute over a reading for each window and returns the new states; nil without a script.
+func (b *Bolt) compute(r *record, windows []Bounds, t *tuple.Tuple) ([][]byte, error) {
+	if b.script == nil {
+		return nil, nil
+	}
+	states := make([][]byte, len(windows))
+	for i, w := range windows {
+		s := script.NewState(nil)
+		for k := range r.open {
+			if r.open[k].Bounds == w {
+				s.Reset(r.open[k].script)
+			}
+		}
+		if i > 0 {
+			b.doc.Reset(t.Payload) // what the script did to t for another window stays there
+		}
+		err := b.script.Compute(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time}, s)
+		if err == nil {
+			states[i], err = s.Bytes()
+		}
+		if err != nil {
+			return nil, fault(err)
+		}
+	}
+	return states, nil
+}
+
+// count takes the reading into a count window and outputs it when it is complete.
+func (b *Bolt) count(r *record, c *bolt.Collector) {
+	drop, complete := Counted{b.spec.Window.Count, b.spec.Window.CountSlide}.Next(len(r.rows), r.since)
+	w := b.row
+	w.values = slices.Clone(w.values)
+	r.rows = append(r.rows[drop:], w)
+	r.since++
+	if complete {
+		r.since = 0
+		p := r.fold(len(r.rows))
+		b.emit(c, &p, p.last)
+	}
+	b.wake(r, c)
+}
+
+// wake puts the group on the agenda for when something of it will have to be output.
+func (b *Bolt) wake(r *record, c *bolt.Collector) {
+	switch {
+	case b.mode == counted && r.since > 0:
+		c.Wake(endOfTime)
+	case b.mode == counted:
+		c.Rest()
+	case b.mode == sliding || b.mode == session:
+		if len(r.open) > 0 {
+			c.Wake(r.open[0].End)
+		}
+	default:
+		c.Wake(0)
+	}
+}
+
+// Due implements bolt.Stateful.
+func (b *Bolt) Due(tick bolt.Tick) (until int64, ok bool) {
+	switch b.mode {
+	case sliding, session:
+		b.watermark = max(b.watermark, tick.Watermark)
+		if tick.Flush {
+			return math.MaxInt64, true
+		}
+		return tick.Watermark, tick.Watermark > math.MinInt64
+	case counted:
+		return math.MaxInt64, tick.Flush
+	case lifetime:
+		return 0, tick.Flush || b.spec.Every > 0
+	}
+	return 0, true
+}
+
+// Tick implements bolt.Stateful: it outputs what has closed. All outputs are made before the state is changed, so that a script that fails leaves
+// the windows as they are: they come again with the next tick after a further reading.
+func (b *Bolt) Tick(ctx context.Context, tick bolt.Tick, group string, c *bolt.Collector) error {
+	v, err := c.State().Read(ctx, b.key(group), b.decoder)
+	if err != nil {
+		return unread(err)
+	}
+	r := v.(*record)
+	switch b.mode {
+	case interval, aligned:
+		return b.endInterval(ctx, tick, group, r, c)
+	case lifetime:
+		return b.report(ctx, group, r, c)
+	case counted:
+		w := b.spec.Window
+		p := r.fold(w.Count - w.CountSlide + r.since) // the window that is being filled, as far as it is
+		b.emit(c, &p, p.last)
+		v, err := c.State().Edit(ctx, b.key(group), b.decoder)
+		if err != nil {
+			return unread(err)
+		}
+		v.(*record).since = 0
+		return nil
+	}
+	until, _ := b.Due(tick)
+	n := 0
+	for ; n < len(r.open) && r.open[n].End <= until; n++ {
+		if err := b.output(c, &r.open[n], r.open[n].End); err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		b.wake(r, c)
+		return nil
+	}
+	if v, err = c.State().Edit(ctx, b.key(group), b.decoder); err != nil {
+		return unread(err)
+	}
+	r = v.(*record)
+	r.closed = max(r.closed, r.open[n-1].End)
+	r.open = slices.Delete(r.open, 0, n)
+	b.wake(r, c)
+	return nil
+}
+
+// endInterval outputs what has gathered since the last output, and forgets it.
+func (b *Bolt) endInterval(ctx context.Context, tick bolt.Tick, group string, r *record, c *bolt.Collector) error {
+	if len(r.open) == 0 {
+		return nil
+	}
+	p, last := r.open[0], timeKey+b.id+"-"+group
+	if b.mode == aligned {
+		p.End = Floor(tick.Time, b.size)
+		if tick.Flush {
+			p.End += b.size
+		}
+		p.Start = p.End - b.size
+	} else {
+		v, err := c.State().Read(ctx, last, decodeStamp)
+		if err != nil {
+			return unread(err)
+		}
+		p.Start, p.End = v.(*stamp).at, tick.Time
+	}
+	if err := b.output(c, &p, tick.Time); err != nil {
+		return err
+	}
+	c.State().Delete(b.key(group))
+	if b.mode == interval {
+		c.State().Put(last, &stamp{at: tick.Time})
+	}
+	return nil
+}
+
+// report outputs a lifetime's values; they go on.
+func (b *Bolt) report(ctx context.Context, group string, r *record, c *bolt.Collector) error {
+	if len(r.open) == 0 {
+		return nil
+	}
+	p := r.open[0]
+	if err := b.output(c, &p, p.last); err != nil {
+		return err
+	}
+	if b.script == nil {
+		return nil
+	}
+	v, err := c.State().Edit(ctx, b.key(group), b.decoder)
+	if err != nil {
+		return unread(err)
+	}
+	v.(*record).open[0].script = p.script // output may have changed it
+	return nil
+}
+
+// unread classifies an error of the state: an unreadable value is final, anything else is an outage.
+func unread(err error) error {
+	if errors.Is(err, errCorrupt) {
+		return bolt.Reject(err)
+	}
+	return bolt.Unavailable(err)
+}
+
+func fault(err error) error {
+	if errors.Is(err, script.ErrDeadline) {
+		return err
+	}
+	return bolt.Reject(err)
+}
+
+// argument normalises an aggregate's argument, so that sum(x) and mean( x ) evaluate x once.
+func argument(a topology.Aggregate) string {
+	if a.Arg == nil {
+		return ""
+	}
+	return strings.TrimSpace(a.Arg.Source)
+}
