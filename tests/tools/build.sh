@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Builds the real servers that the integration tests run against:
+# Provides the real servers that the integration tests run against:
 #
-#   build.sh [nats-server] [ferretdb] [kafka] [jaeger]      (all of them when none is named)
+#   build.sh [system] [nats-server] [ferretdb] [kafka] [jaeger]      (all of them when none is named)
+#
+# "system" is what comes as Debian packages: redis-server, and Java and Maven for kafka. They are installed only if
+# missing, and only by root.
 #
 # They go to $BOLTMESH_TOOLS, or to .cache/tools of the repository. A tool is built again only when what it is made from
 # has changed, which is told by a checksum beside it, so that a fresh clone can share a directory of tools.
-# Needed: Go; for kafka also Java 17 and Maven. Nothing is fetched but Go modules and Maven artifacts.
+# Nothing is fetched but Debian packages, Go modules and Maven artifacts.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,7 +22,8 @@ if command -v flock >/dev/null; then
   flock 9
 fi
 
-sum() { sha256sum "$@" | sha256sum | cut -c1-64; }
+# sum FILE...: one checksum of what the files hold, wherever they are.
+sum() { cat "$@" | sha256sum | cut -c1-64; }
 
 # fresh NAME SUM: whether NAME is there, built from what SUM stands for.
 fresh() { [[ -e $tools/$1 && $(cat "$tools/$1.sum" 2>/dev/null) == "$2" ]]; }
@@ -31,6 +35,24 @@ finish() {
   echo "$2" >"$tools/$1.sum"
 }
 
+install_system() {
+  local missing=()
+  command -v redis-server >/dev/null || missing+=(redis-server)
+  command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+  command -v mvn >/dev/null || missing+=(maven)
+  if ((${#missing[@]} == 0)); then
+    echo "tools: redis-server, java and mvn are installed"
+    return
+  fi
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "tools: missing: ${missing[*]}; install them first (Debian: sudo apt-get install ${missing[*]})" >&2
+    return 1
+  fi
+  echo "tools: installing ${missing[*]} ..."
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
 build_go() { # build_go NAME PACKAGE
   go -C "$here" build -mod=readonly -ldflags='-s -w' -o "$tools/.$1.new" "$2"
 }
@@ -38,14 +60,15 @@ build_go() { # build_go NAME PACKAGE
 build_kafka() {
   local out=$tools/.kafka.new
   rm -rf "$out"
-  mvn -B -q -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$out"
+  mvn -B -q -Dstyle.color=never -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$out"
 }
 
 build() { # build NAME: with a line about what happened
   local name=$1 want start=$SECONDS
   case $name in
-    nats-server | jaeger) want=$({ sum "$here"/go.mod "$here"/go.sum; go env GOVERSION; } | sha256sum | cut -c1-64) ;;
-    ferretdb) want=$({ sum "$here"/go.mod "$here"/go.sum "$here"/ferretdb/*.go; go env GOVERSION; } | sha256sum | cut -c1-64) ;;
+    system) install_system; return ;;
+    nats-server | jaeger) want=$(sum "$here"/go.mod "$here"/go.sum) ;;
+    ferretdb) want=$(sum "$here"/go.mod "$here"/go.sum "$here"/ferretdb/*.go) ;;
     kafka) want=$(sum "$here"/kafka/pom.xml) ;;
     *) echo "tools: unknown tool $name" >&2; return 2 ;;
   esac
@@ -64,5 +87,5 @@ build() { # build NAME: with a line about what happened
   echo "tools: $name built in $((SECONDS - start)) s"
 }
 
-if (($# == 0)); then set -- kafka nats-server ferretdb jaeger; fi
+if (($# == 0)); then set -- system kafka nats-server ferretdb jaeger; fi
 for name in "$@"; do build "$name"; done

@@ -1,0 +1,59 @@
+# boltmesh: everything that a contributor runs. `make` lists it.
+
+GO       ?= go
+FUZZTIME ?= 60s
+BENCH    ?= .
+
+GOLANGCI_VERSION := v2.15.0
+BIN              := $(CURDIR)/.cache/bin
+export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
+
+.DEFAULT_GOAL := help
+.PHONY: help build test vet unit integration tools lint fmt fuzz bench clean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## compile the programs into bin/
+	@mkdir -p bin
+	$(GO) build -o bin/ $$($(GO) list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./...)
+
+# In this order: what fails soonest fails first, and the servers are built while nothing waits for them.
+test: vet unit tools integration ## everything: vet, unit tests with -race, integration on real servers
+
+vet: ## go vet
+	$(GO) vet ./...
+
+unit: ## tests of pkg and services, with -race
+	$(GO) test -race -timeout 10m ./pkg/... ./services/...
+
+integration: tools ## tests of everything else, on real servers
+	$(GO) test -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
+
+tools: ## install and build the real servers for integration tests (into BOLTMESH_TOOLS, by default .cache/tools)
+	@tests/tools/build.sh
+
+lint: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## golangci-lint, with .golangci.yml
+	$< run ./...
+
+fmt: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## format with gofumpt
+	$< fmt ./...
+
+$(BIN)/golangci-lint-$(GOLANGCI_VERSION):
+	@echo "building golangci-lint $(GOLANGCI_VERSION), about two minutes, once"
+	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv $(BIN)/golangci-lint $@
+
+fuzz: ## every fuzz target in turn, FUZZTIME=60s each
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' pkg services cmd 2>/dev/null | sort | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "$$file $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+		done; \
+	done
+
+bench: ## benchmarks beside the code they measure, BENCH=regexp
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./pkg/... ./services/...
+
+clean: ## remove bin/ and .cache/, the built servers too
+	rm -rf bin .cache
