@@ -108,7 +108,7 @@ func (l *Loop) done(d ack.Done, ok bool) {
 	l.bytes -= l.roots[d.First].bytes
 	delete(l.roots, d.First)
 	l.Sink.Emit(trace.Completed{
-		Where: l.Where, Root: tuple.Root{Origin: l.Origin, First: d.First, Attempt: d.Attempt},
+		Where: l.Where, Root: tuple.Root{Origin: l.Origin, First: d.First, Attempt: d.Attempt}, Next: d.Next,
 		Latency: time.Duration(l.Clock.Now().UnixMilli()-d.Begun) * time.Millisecond,
 	})
 }

@@ -54,7 +54,8 @@ func NewTicker(ctx context.Context, o Options, topology string, logs state.Logs,
 	}
 	o.Origin, o.Floor = TickOrigin(topology), floor
 	o.Commit = func(ctx context.Context, floor int64) error {
-		return stale(logs.SetFloor(ctx, topology, TickLog, o.Generation, floor))
+		keep := min(floor, t.length-1) // the last entry stays: its time and watermark are where the next owner goes on
+		return stale(logs.SetFloor(ctx, topology, TickLog, o.Generation, keep))
 	}
 	t.Loop, t.next = New(o), floor
 	return t, nil
@@ -77,7 +78,7 @@ func (t *Ticker) read(ctx context.Context) error {
 	return json.Unmarshal(entries[0], &t.last)
 }
 
-// Advance appends an entry if a node is due at the clock's time or the watermark has moved, and emits what the log holds.
+// Advance appends an entry, and emits it, if a node is due at the clock's time or the watermark has moved.
 func (t *Ticker) Advance(ctx context.Context, watermark int64) error {
 	now := max(t.last.Time, t.Clock.Now().UnixMilli())
 	entry := bolt.Tick{N: t.length, Time: now, Last: t.last.Time, Watermark: max(watermark, t.last.Watermark)}
@@ -90,9 +91,17 @@ func (t *Ticker) Advance(ctx context.Context, watermark int64) error {
 		}
 	}
 	if len(entry.Nodes) == 0 && t.length > 0 {
-		return t.pump(ctx)
+		return nil
 	}
 	if err := t.append(ctx, entry); err != nil {
+		return err
+	}
+	return t.pump(ctx)
+}
+
+// Tick replays what is overdue, commits the floor, and emits what the log holds beyond.
+func (t *Ticker) Tick(ctx context.Context) error {
+	if err := t.Loop.Tick(ctx); err != nil {
 		return err
 	}
 	return t.pump(ctx)
@@ -126,8 +135,8 @@ func (t *Ticker) Levels() (levels []int) {
 	return levels
 }
 
-// Flushed reports whether every entry of the log is fully processed, durably.
-func (t *Ticker) Flushed() bool { return t.committed == t.length }
+// Flushed reports whether every entry of the log is fully processed.
+func (t *Ticker) Flushed() bool { return t.Floor() == t.length }
 
 func (t *Ticker) append(ctx context.Context, entry bolt.Tick) error {
 	b, err := json.Marshal(entry)

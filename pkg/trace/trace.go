@@ -99,6 +99,7 @@ type Emitted struct {
 type Completed struct {
 	Where
 	Root    tuple.Root
+	Next    int64         // offset behind the root's last
 	Latency time.Duration // since its first emission
 }
 
