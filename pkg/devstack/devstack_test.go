@@ -308,6 +308,7 @@ func topic(t *testing.T, broker, name string) (id string, partitions int) {
 }
 
 func transport(t *testing.T) *kafka.Transport {
+	t.Helper()
 	tr := &kafka.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
 	return tr
