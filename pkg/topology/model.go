@@ -36,6 +36,17 @@ const (
 // OutputNode is the id of the node that stores what other nodes save.
 const OutputNode = "output"
 
+// Types of fields.
+const (
+	TypeNumber = "number"
+	TypeString = "string"
+	TypeBool   = "bool"
+	TypeAny    = "any" // checked when it is used, not before
+)
+
+// MaxBolts bounds a topology.
+const MaxBolts = 256
+
 // Topology is one parsed document.
 type Topology struct {
 	Name    string
@@ -46,6 +57,9 @@ type Topology struct {
 	Unknown string         // what an unknown device's archive is: "null" (default) or "reject"
 
 	Scripts map[string]string // file name as written -> text, for every script named
+
+	Warnings Problems `json:"-"` // what is allowed and yet probably not meant
+	Document Document `json:"-"` // what it was parsed from; see Encode
 }
 
 // Spout is the topology's source.
@@ -99,7 +113,7 @@ type SASL struct {
 type Bolt struct {
 	ID      string
 	Kind    string
-	Service string // of a custom bolt
+	Service string // of a custom bolt; one with a Group is stateful
 	From    []From
 	Tasks   int                 // 0: DefaultTasks
 	Streams map[string][]string // declared outputs beside the default one -> their fields
@@ -145,7 +159,7 @@ type From struct {
 // Expr is an expression with its place in the document.
 type Expr struct {
 	Source string
-	At     Place
+	At     Place `json:"-"`
 }
 
 // Assignment is one `set` entry.
@@ -158,7 +172,7 @@ type Assignment struct {
 type Script struct {
 	File string // as written; "" for inline text
 	Text string
-	At   Place // of the text's first line when inline
+	At   Place `json:"-"` // of the text's first line when inline
 }
 
 // Aggregate is one declared statistic: Func(Arg).
@@ -167,7 +181,7 @@ type Aggregate struct {
 	Func  string    // count sum mean min max stddev first last rate ...
 	Arg   *Expr     // nil for a bare count
 	Param []float64 // further arguments, as in quantile(celsius, 0.95)
-	At    Place
+	At    Place     `json:"-"`
 }
 
 // Window kinds.
@@ -197,7 +211,7 @@ type Save struct {
 	Collection string
 	Indexes    [][]string
 	TTL        time.Duration
-	At         Place
+	At         Place `json:"-"`
 }
 
 // Output configures where documents go.

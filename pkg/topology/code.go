@@ -1,0 +1,189 @@
+package topology
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// code checks a bolt's expressions in the order in which they are evaluated. It returns the fields as set ones have changed them.
+func (c *checker) code(b *parsed, in FieldSet) FieldSet {
+	checker := c.options.Checker
+	in = in.clone()
+	for _, e := range b.code {
+		if checker != nil {
+			mentions, problems := checker.Expr(e.source, in, e.want)
+			for _, p := range problems {
+				c.problems = append(c.problems, Problem{c.inside(e, p.Place), p.What, p.Hint})
+			}
+			if len(problems) == 0 {
+				c.doubt(e, mentions, in)
+			}
+		}
+		if e.sets != "" {
+			in.Types[e.sets] = TypeAny
+		}
+	}
+	return in
+}
+
+// inside turns a place within an expression into one within the document.
+func (c *checker) inside(e code, p Place) Place {
+	line, column := columnOf(e.scalar.text, min(e.offset, len(e.scalar.text)))
+	if p.Line > 1 {
+		return c.within(e.scalar, line+p.Line-1, p.Column)
+	}
+	return c.within(e.scalar, line, column+p.Column-1)
+}
+
+// doubt warns of fields that are not declared but nearly so: dynamic fields are allowed, misspelt ones are never there.
+func (c *checker) doubt(e code, mentions []string, in FieldSet) {
+	if !in.Open {
+		return
+	}
+	known := FieldSet{Types: in.Types}
+	for _, m := range mentions {
+		head, _, _ := strings.Cut(m, ".")
+		if known.has(m) || oneOf(head, ambient) {
+			continue
+		}
+		if hint := suggest(m, known.names()); hint != "" {
+			c.warn(c.inside(e, Place{Line: 1, Column: 1 + max(0, strings.Index(e.source, m))}), hint, "the field %q is not declared", m)
+		}
+	}
+}
+
+// scriptOf checks a bolt's script and that it declares what its kind calls.
+func (c *checker) scriptOf(b *parsed) {
+	if c.options.Checker == nil || b.Script == nil || b.source == nil || b.Script.File != "" && c.options.Script == nil {
+		return
+	}
+	has, problems := c.options.Checker.Script(b.Script.File, b.Script.Text)
+	for _, p := range problems {
+		if b.Script.File == "" {
+			p.Place = c.within(b.source, p.Place.Line, p.Place.Column)
+		} else {
+			p.Place.File = b.Script.File
+		}
+		c.problems = append(c.problems, p)
+	}
+	if has == nil || len(problems) > 0 {
+		return
+	}
+	wanted := map[string][]string{KindConvert: {"convert(t, ctx)"}, KindStat: {"compute(t, state)", "output(state, window)"}, KindAlarm: {"when(t, ctx)"}}
+	for _, call := range wanted[b.Kind] {
+		name, _, _ := strings.Cut(call, "(")
+		if !has(name) {
+			c.fail(b.source.at, fmt.Sprintf("write function %s { ... }", call), "the script of %q declares no function %s", b.ID, name)
+		}
+	}
+}
+
+// groupings checks how tuples are divided among a node's tasks: PROTOCOL G1 and G2.
+func (c *checker) groupings(b *parsed, sets []FieldSet) {
+	for i, f := range b.From {
+		at := b.from[i]
+		for k, field := range f.By {
+			c.key(field, "by", at.by[k], sets[i])
+		}
+		if f.Grouping == Direct {
+			c.fail(at.grouping, "write fields with by: [...]", "direct needs a sender that names the task, and no kind of node does")
+		}
+		if b.stateful() {
+			c.into(b, f, at)
+		} else if f.Grouping == PartialKey && len(f.By) == 0 {
+			c.fail(at.grouping, "write by: [device]", "partial_key needs key fields")
+		}
+	}
+	if b.stateful() {
+		c.alike(b)
+		c.ordered(b)
+	}
+	if slices.Equal(b.Group, []string{"none"}) && b.Tasks > 1 {
+		c.fail(b.o.place("tasks"), "remove tasks", "group: none is one group, which one task holds")
+	}
+}
+
+// into allows into a stateful node only what is a pure function of the tuple and keeps a group in one task.
+func (c *checker) into(b *parsed, f From, at parsedFrom) {
+	group := b.groupFields()
+	switch f.Grouping {
+	case "", Fields, Global, Direct:
+	case All:
+		c.fail(at.grouping, "remove grouping", "bad grouping all into %q: every task would count every tuple; all is for ticks, which need no declaration", b.ID)
+	case PartialKey:
+		c.fail(at.grouping, "remove grouping, or write fields", "bad grouping partial_key into %q: a group would be divided between two tasks, each with half of its state", b.ID)
+	default:
+		c.fail(at.grouping, "remove grouping, or write fields", "bad grouping %s into %q: it keeps state, and a replayed tuple could reach another task and count twice", f.Grouping, b.ID)
+	}
+	for k, field := range f.By {
+		if !oneOf(field, group) {
+			c.fail(at.by[k], "write by as a subset of group: "+strings.Join(group, ", "), "bad grouping by %q into %q: tuples of one group would go to several tasks", field, b.ID)
+		}
+	}
+	if f.Grouping == Fields && slices.Equal(group, []string{"none"}) {
+		c.fail(at.grouping, "write global", "bad grouping fields into %q: group: none is one group, which one task holds", b.ID)
+	}
+}
+
+// alike demands one division for all edges into a stateful node: else a group's tuples meet in no task.
+func (c *checker) alike(b *parsed) {
+	for i := 1; i < len(b.From); i++ {
+		g0, by0 := c.plan.divide(&b.Bolt, b.From[0])
+		g, by := c.plan.divide(&b.Bolt, b.From[i])
+		if g != g0 || !slices.Equal(by, by0) {
+			c.fail(b.from[i].grouping, "give all edges the same grouping and by", "bad grouping into %q: its edges divide tuples differently, so that one group would be in two tasks", b.ID)
+		}
+	}
+}
+
+// ordered warns of a node that depends on the order of readings below workers that compete for them.
+func (c *checker) ordered(b *parsed) {
+	why := b.orderSensitive()
+	if why == "" {
+		return
+	}
+	if node, at, ok := c.shuffledAbove(b, map[string]bool{}); ok {
+		c.warn(at, "remove grouping there: order per device is then kept", "%q receives in any order, and below it %q depends on order: %s", node, b.ID, why)
+	}
+}
+
+func (c *checker) shuffledAbove(b *parsed, seen map[string]bool) (string, Place, bool) {
+	for _, f := range b.From {
+		up := c.bolts[f.Node]
+		if up == nil || seen[f.Node] || up.stateful() {
+			continue
+		}
+		seen[f.Node] = true
+		for i, g := range up.From {
+			if division, _ := c.plan.divide(&up.Bolt, g); scatters(division) {
+				return up.ID, up.from[i].grouping, true
+			}
+		}
+		if id, at, ok := c.shuffledAbove(up, seen); ok {
+			return id, at, true
+		}
+	}
+	return "", Place{}, false
+}
+
+// orderSensitive says why a node's results depend on the order of its readings, or "".
+func (b *parsed) orderSensitive() string {
+	switch {
+	case b.Kind == KindAlarm:
+		return "an alarm raises and clears in the order of readings"
+	case b.Kind != KindStat:
+		return ""
+	case b.Script != nil:
+		return "its script sees one reading after the other"
+	case b.Window.Kind == WindowCount:
+		return "a count window takes readings as they come"
+	}
+	for _, a := range b.Aggregates {
+		switch a.Func {
+		case "first", "last", "delta", "rate", "ewma":
+			return a.Func + " depends on which reading came when"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,280 @@
+package topology
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// graph is who receives from whom.
+type graph struct {
+	t     *Topology
+	bolts map[string]*Bolt
+	below map[string][]string // node -> those that receive from it, each once, in document order
+	deep  map[string]bool     // answers of statefulBelow
+}
+
+func newGraph(t *Topology) *graph {
+	g := &graph{t: t, bolts: map[string]*Bolt{}, below: map[string][]string{}, deep: map[string]bool{}}
+	for i := range t.Bolts {
+		b := &t.Bolts[i]
+		g.bolts[b.ID] = b
+		for _, f := range b.From {
+			if !slices.Contains(g.below[f.Node], b.ID) {
+				g.below[f.Node] = append(g.below[f.Node], b.ID)
+			}
+		}
+	}
+	return g
+}
+
+// stateful says whether the bolt keeps state: stat and alarm do, and custom ones that declare a group.
+func (b *Bolt) stateful() bool {
+	return b.Kind == KindStat || b.Kind == KindAlarm || b.Kind == KindCustom && len(b.Group) > 0
+}
+
+// groupFields is Group with its default.
+func (b *Bolt) groupFields() []string {
+	if len(b.Group) == 0 {
+		return []string{"device"}
+	}
+	return b.Group
+}
+
+// order returns the nodes so that each stands after all it receives from, the spout first, and the cycles that it found; nodes on or below a cycle
+// are left out.
+func (g *graph) order() (ids []string, cycles [][]string) {
+	open := map[string]int{}
+	for _, b := range g.t.Bolts {
+		for _, f := range b.From {
+			if g.bolts[f.Node] != nil && slices.Contains(g.below[f.Node], b.ID) {
+				open[b.ID]++
+			}
+		}
+	}
+	ids = append(ids, g.t.Spout.ID)
+	for _, b := range g.t.Bolts {
+		if open[b.ID] == 0 {
+			ids = append(ids, b.ID)
+		}
+	}
+	for i := 1; i < len(ids); i++ {
+		for _, id := range g.below[ids[i]] {
+			for _, f := range g.bolts[id].From {
+				if f.Node == ids[i] {
+					open[id]--
+				}
+			}
+			if open[id] == 0 {
+				ids = append(ids, id)
+			}
+		}
+	}
+	done := map[string]bool{}
+	for _, b := range g.t.Bolts {
+		if open[b.ID] > 0 {
+			if cycle := g.cycle(b.ID, open, done); cycle != nil {
+				cycles = append(cycles, cycle)
+			}
+		}
+	}
+	return ids, cycles
+}
+
+// cycle follows unfinished edges upwards from id until a node comes again, or one that is in a cycle reported before.
+func (g *graph) cycle(id string, open map[string]int, done map[string]bool) []string {
+	var path []string
+	for !done[id] {
+		if i := slices.Index(path, id); i >= 0 {
+			path = path[i:]
+			slices.Reverse(path) // from sender to receiver
+			first := slices.IndexFunc(g.t.Bolts, func(b Bolt) bool { return slices.Contains(path, b.ID) })
+			at := slices.Index(path, g.t.Bolts[first].ID)
+			for _, p := range path {
+				done[p] = true
+			}
+			return append(slices.Clone(path[at:]), path[:at]...)
+		}
+		path = append(path, id)
+		next := slices.IndexFunc(g.bolts[id].From, func(f From) bool { return open[f.Node] > 0 })
+		if next < 0 {
+			break
+		}
+		id = g.bolts[id].From[next].Node
+	}
+	for _, p := range path {
+		done[p] = true
+	}
+	return nil
+}
+
+// statefulBelow reports whether a stateful node receives from id, directly or not.
+func (g *graph) statefulBelow(id string) bool {
+	if known, ok := g.deep[id]; ok {
+		return known
+	}
+	g.deep[id] = false // for cycles
+	for _, below := range g.below[id] {
+		if g.bolts[below].stateful() || g.statefulBelow(below) {
+			g.deep[id] = true
+			return true
+		}
+	}
+	return false
+}
+
+// divide returns the grouping of an edge, with what follows from the receiving node where nothing is declared.
+func (g *graph) divide(to *Bolt, f From) (grouping string, by []string) {
+	grouping, by = f.Grouping, f.By
+	if grouping == "" && len(by) > 0 {
+		grouping = Fields
+	}
+	switch {
+	case to.stateful() && (grouping == "" || grouping == Fields):
+		if slices.Equal(to.Group, []string{"none"}) {
+			return Global, nil
+		}
+		if len(by) == 0 {
+			by = to.groupFields()
+		}
+		return Fields, by
+	case grouping == "" && g.statefulBelow(to.ID):
+		return Fields, []string{"device"}
+	case grouping == "":
+		return Shuffle, nil
+	case grouping == Fields && len(by) == 0:
+		return Fields, []string{"device"}
+	}
+	return grouping, by
+}
+
+// scatters says whether a grouping sends tuples to any worker.
+func scatters(grouping string) bool {
+	return grouping == Shuffle || grouping == LocalOrShuffle || grouping == None
+}
+
+// Plan turns the topology into nodes and edges that the engine can run. It fails only for a topology that Parse would have refused.
+func (t *Topology) Plan() (*Plan, error) {
+	g := newGraph(t)
+	for _, b := range t.Bolts {
+		for _, f := range b.From {
+			if f.Node != t.Spout.ID && g.bolts[f.Node] == nil {
+				return nil, fmt.Errorf("the bolt %s receives from %q, which is no node", b.ID, f.Node)
+			}
+		}
+	}
+	ids, cycles := g.order()
+	if len(cycles) > 0 {
+		return nil, fmt.Errorf("the nodes %v form a cycle", cycles[0])
+	}
+	p := &planner{graph: g, level: map[string]int{}, in: map[string][]Edge{}, out: map[string][]Edge{}}
+	for _, id := range ids[1:] {
+		p.connect(g.bolts[id])
+	}
+	plan := &Plan{Topology: t}
+	for _, id := range ids {
+		plan.Nodes = append(plan.Nodes, p.node(id))
+	}
+	slices.SortStableFunc(plan.Nodes, func(a, b Node) int { return a.Level - b.Level })
+	if len(p.in[OutputNode]) > 0 {
+		plan.Nodes = append(plan.Nodes, Node{
+			ID: OutputNode, Kind: KindOutput, Service: KindOutput, Level: p.level[OutputNode], Tasks: tasksOf(t.Output.Tasks), Shared: true, In: p.in[OutputNode],
+		})
+	}
+	return plan, nil
+}
+
+type planner struct {
+	*graph
+	level   map[string]int
+	in, out map[string][]Edge
+}
+
+// connect adds a bolt's edges; all it receives from have been connected.
+func (p *planner) connect(b *Bolt) {
+	for _, f := range b.From {
+		e := Edge{From: f.Node, To: b.ID, Stream: nameOf(f.Stream)}
+		e.Grouping, e.By = p.divide(b, f)
+		if up := p.bolts[f.Node]; up != nil {
+			e.Gated = up.stateful() && b.stateful()
+		}
+		p.add(e)
+	}
+	if b.Save == nil {
+		return
+	}
+	streams := []string{"default"}
+	if b.Kind == KindConvert || b.Kind == KindCustom { // what they emit is theirs on every stream; a stat's late readings are no statistics
+		streams = b.streamNames()
+	}
+	for _, s := range streams {
+		p.add(Edge{From: b.ID, To: OutputNode, Stream: s, Grouping: Shuffle, Save: b.Save})
+	}
+}
+
+func (p *planner) add(e Edge) {
+	p.in[e.To] = append(p.in[e.To], e)
+	p.out[e.From] = append(p.out[e.From], e)
+	p.level[e.To] = max(p.level[e.To], p.level[e.From]+1)
+}
+
+func (p *planner) node(id string) Node {
+	n := Node{ID: id, Level: p.level[id], In: p.in[id], Out: p.out[id]}
+	b := p.bolts[id]
+	if b == nil { // the spout; its tasks are Kafka's partitions
+		n.Kind, n.Service = KindSpout, KindSpout
+		return n
+	}
+	n.Kind, n.Service, n.Bolt, n.Stateful = b.Kind, b.Kind, b, b.stateful()
+	if b.Kind == KindCustom {
+		n.Service = b.Service
+	}
+	n.Shared = !n.Stateful && !slices.ContainsFunc(n.In, func(e Edge) bool { return !scatters(e.Grouping) })
+	n.Gated = slices.ContainsFunc(n.In, func(e Edge) bool { return e.Gated })
+	n.Tasks = tasksOf(b.Tasks)
+	if len(n.In) > 0 && !slices.ContainsFunc(n.In, func(e Edge) bool { return e.Grouping != Global }) {
+		n.Tasks = 1
+	}
+	n.Ticks, n.Every = ticksOf(b)
+	return n
+}
+
+func tasksOf(declared int) int {
+	if declared == 0 {
+		return DefaultTasks
+	}
+	return declared
+}
+
+// ticksOf says whether a node wants ticks, and how often in processing time.
+func ticksOf(b *Bolt) (bool, time.Duration) {
+	switch b.Kind {
+	case KindStat:
+		switch {
+		case b.Every > 0 || b.Window.Time != "processing":
+			return true, b.Every
+		case b.Window.Kind == WindowSession:
+			return true, often(b.Window.Gap)
+		case b.Window.Kind == WindowTumbling || b.Window.Kind == WindowSliding:
+			return true, max(b.Window.Slide, time.Second)
+		}
+		return true, 0
+	case KindAlarm:
+		least := time.Duration(0)
+		for _, d := range []time.Duration{b.NoData, b.RaiseFor, b.ClearFor} {
+			if d > 0 && (least == 0 || d < least) {
+				least = d
+			}
+		}
+		return least > 0, often(least)
+	}
+	return false, 0
+}
+
+// often is how often to look whether a duration has passed: a tenth of it, between a second and a minute.
+func often(d time.Duration) time.Duration {
+	if d == 0 {
+		return 0
+	}
+	return min(max(d/10, time.Second), time.Minute).Truncate(time.Second)
+}

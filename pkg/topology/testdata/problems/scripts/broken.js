@@ -1,0 +1,3 @@
+function convert(t, ctx) {
+  return t..line
+}

@@ -1,0 +1,1 @@
+function compute(t, state) { state.n = (state.n || 0) + 1 }
