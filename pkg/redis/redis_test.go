@@ -16,6 +16,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/state/statetest"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
+	"github.com/boltmesh/boltmesh/tests/servers"
 )
 
 func TestConformance(t *testing.T) {
@@ -118,6 +119,39 @@ func TestSilentServer(t *testing.T) {
 	_, err = redis.Open(ctx, redis.Options{URL: "redis://" + l.Addr().String(), Timeout: 50 * time.Millisecond})
 	if err == nil || time.Since(start) > 5*time.Second {
 		t.Errorf("opened a silent server: %v after %v", err, time.Since(start))
+	}
+}
+
+// TestCommitsSurviveKill kills the server and expects of the same client that it goes on, with all that was acknowledged.
+func TestCommitsSurviveKill(t *testing.T) {
+	p := servers.Run(t, servers.Redis, servers.Options{})
+	s := connect(t, p.URL)
+	task := state.Task{Topology: "t", Node: "n"}
+	epoch, err := s.Claim(ctx, task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for run := range 3 {
+		b := state.Batch{Set: []state.Entry{{Key: "n", Value: fmt.Append(nil, run)}}, Apply: []state.Record{{ID: tuple.ByTask(int32(run))}}}
+		if err := s.Commit(ctx, task, epoch, &b); err != nil {
+			t.Fatal(err)
+		}
+		p.Kill()
+		if err := s.Commit(ctx, task, epoch, &b); err == nil || errors.Is(err, state.ErrFenced) {
+			t.Fatalf("commit to a dead server: %v, want an error other than ErrFenced", err)
+		}
+		if err := p.Restart(ctx); err != nil {
+			t.Fatal(err)
+		}
+		// A connection that died with the server may be met once more.
+		head, err := s.Head(ctx, task)
+		if err != nil {
+			head, err = s.Head(ctx, task)
+		}
+		values, loadErr := s.Load(ctx, task, []string{"n"})
+		if err != nil || loadErr != nil || len(head.Applied) != run+1 || string(values[0]) != fmt.Sprint(run) {
+			t.Fatalf("after kill %d: %d applied, value %q (%v, %v)", run, len(head.Applied), values[0], err, loadErr)
+		}
 	}
 }
 

@@ -2,13 +2,16 @@ package sqlite_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/boltmesh/boltmesh/pkg/sqlite"
@@ -69,6 +72,60 @@ func TestStateIsThereAfterReopening(t *testing.T) {
 		if err := s.Commit(ctx, task, epoch, &b); err == nil || errors.Is(err, state.ErrFenced) {
 			t.Errorf("commit after Close: %v, want an error other than ErrFenced", err)
 		}
+	}
+}
+
+// TestCommitsSurviveACrash takes the files as they lie on disk while the database is open, as a killed process leaves them.
+func TestCommitsSurviveACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mesh.db")
+	s := open(t, path, sqlite.Options{}).State()
+	task := state.Task{Topology: "t", Node: "n"}
+	epoch, err := s.Claim(ctx, task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		if err := s.Commit(ctx, task, epoch, batch(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := filepath.Join(t.TempDir(), "left.db")
+	for _, suffix := range []string{"", "-wal"} {
+		content, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left+suffix, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := s.Head(ctx, task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := open(t, left, sqlite.Options{}).State().Head(ctx, task)
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("head after the crash (%v, -want +got):\n%s", err, d)
+	}
+}
+
+func TestFileOfAnotherVersionIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mesh.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if opened, err := sqlite.Open(path); err == nil || !strings.Contains(err.Error(), "version 99") {
+		if err == nil {
+			_ = opened.Close()
+		}
+		t.Errorf("opened a file of version 99: %v", err)
 	}
 }
 
