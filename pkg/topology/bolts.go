@@ -152,7 +152,7 @@ func (r *reader) streams(o object) map[string][]string {
 		fields, places := inner.texts("fields")
 		for i, f := range fields {
 			if !isField(f) {
-				r.fail(places[i], "", "%q cannot be a field", clip(f))
+				r.fail(places[i], fieldHint, "%q cannot be a field", clip(f))
 				continue
 			}
 			out[p.key] = append(out[p.key], f)
@@ -196,7 +196,7 @@ func (r *reader) indexes(o object) (out [][]string) {
 		fields, places := index.texts("indexes")
 		for i, f := range fields {
 			if !isField(strings.TrimPrefix(f, "-")) {
-				r.fail(places[i], "", "%q cannot be a field", clip(f))
+				r.fail(places[i], fieldHint, "%q cannot be a field", clip(f))
 			}
 		}
 		if len(fields) == 0 {

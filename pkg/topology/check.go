@@ -240,7 +240,8 @@ func (c *checker) key(field, what string, at Place, in FieldSet) {
 	}
 	hint := suggest(field, append(in.names(), "device", "none"))
 	if hint == "" {
-		hint = "known fields: " + strings.Join(in.names(), ", ")
+		known := slices.DeleteFunc(in.names(), func(n string) bool { return oneOf(n, statFields) })
+		hint = "known fields: " + strings.Join(append([]string{"device"}, known...), ", ")
 		if in.Open {
 			hint += "; declare it under spout.fields, or with streams where it arises"
 		}

@@ -14,7 +14,11 @@ func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 		if checker != nil {
 			mentions, problems := checker.Expr(e.source, in, e.want)
 			for _, p := range problems {
-				c.problems = append(c.problems, Problem{c.inside(e, p.Place), p.What, p.Hint})
+				p.Place = c.inside(e, p.Place)
+				if p.Hint == "" {
+					p.Hint = e.hint(p.What)
+				}
+				c.problems = append(c.problems, p)
 			}
 			if len(problems) == 0 {
 				c.doubt(e, mentions, in)
@@ -25,6 +29,21 @@ func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 		}
 	}
 	return in
+}
+
+// hint is what to write where the language itself has no better idea.
+func (e code) hint(what string) string {
+	switch {
+	case strings.Contains(what, "mismatched types"):
+		return "both sides must be of one type"
+	case strings.Contains(what, "unexpected"):
+		return "check brackets, quotes and operators before this place"
+	case e.want == TypeBool:
+		return "write a condition such as temperature > 100"
+	case e.want == TypeNumber:
+		return "write what yields a number, such as a field"
+	}
+	return "write fields, numbers, texts in quotes and operators"
 }
 
 // inside turns a place within an expression into one within the document.
@@ -64,6 +83,9 @@ func (c *checker) scriptOf(b *parsed) {
 			p.Place = c.within(b.source, p.Place.Line, p.Place.Column)
 		} else {
 			p.Place.File = b.Script.File
+		}
+		if p.Hint == "" {
+			p.Hint = "check the script at this place"
 		}
 		c.problems = append(c.problems, p)
 	}

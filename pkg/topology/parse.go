@@ -40,6 +40,9 @@ func Parse(name string, source []byte, o Options) (*Topology, Problems) {
 			}
 		}
 		list.Sort()
+		if more := len(*list) - maxProblems; more > 0 {
+			*list = append((*list)[:maxProblems:maxProblems], Problem{(*list)[maxProblems].Place, fmt.Sprintf("%d more problems follow", more), "correct those above first"})
+		}
 	}
 	if len(r.problems) > 0 {
 		return nil, r.problems
@@ -48,6 +51,9 @@ func Parse(name string, source []byte, o Options) (*Topology, Problems) {
 	t.Document = Document{Name: name, Source: string(source), Scripts: r.scripts, Vars: r.vars}
 	return t, nil
 }
+
+// maxProblems are told at once; nobody reads more.
+const maxProblems = 200
 
 func (r *reader) document(source []byte) *Topology {
 	root, lines, problem := parseTree(source)
@@ -80,7 +86,7 @@ func (r *reader) document(source []byte) *Topology {
 
 func (r *reader) params(n *node, what string) (map[string]any, bool) {
 	if n.kind != mapping {
-		r.fail(n.at, "", "%s must be a mapping of keys to values, not %s", what, n.describe())
+		r.fail(n.at, "write {name: value}", "%s must be a mapping of keys to values, not %s", what, n.describe())
 		return nil, false
 	}
 	m, ok := r.any(n).(map[string]any)
@@ -137,11 +143,13 @@ func (r *reader) spout(top object, t *Topology) object {
 	return o
 }
 
+const fieldHint = "write a name, or names joined by dots"
+
 // field reads the path of a field.
 func (o object) field(key string) string {
 	s := o.text(key, "")
 	if s != "" && !isField(s) {
-		o.fail(o.place(key), "write a name, or names joined by dots", "%q cannot be a field", clip(s))
+		o.fail(o.place(key), fieldHint, "%q cannot be a field", clip(s))
 		return ""
 	}
 	return s
@@ -162,7 +170,7 @@ func (o object) fields(key string) map[string]string {
 		s, ok := o.reader.text(p.value, "the type of "+clip(p.key))
 		switch {
 		case !isField(p.key):
-			o.fail(p.at, "write a name, or names joined by dots", "%q cannot be a field", clip(p.key))
+			o.fail(p.at, fieldHint, "%q cannot be a field", clip(p.key))
 		case out[p.key] != "":
 			o.fail(p.at, "remove one", "the field %q is declared twice", p.key)
 		case p.value.null || ok && !oneOf(s, fieldTypes):

@@ -44,9 +44,11 @@ func (b *parsed) expr(key, want string) *Expr {
 func (b *parsed) exprOf(n *node, what, want, sets string) *Expr {
 	switch {
 	case n.kind != scalar:
-		b.o.fail(n.at, "", "%s must be an expression, not %s", what, n.describe())
+		b.o.fail(n.at, "write one line such as temperature > 100", "%s must be an expression, not %s", what, n.describe())
 		return nil
-	case n.null && n.text == "" || n.text == "":
+	case n.null && n.style == filled: // a variable was missing, which has been said
+		return nil
+	case n.text == "":
 		b.o.fail(n.at, "write an expression or remove the key", "%s is empty", what)
 		return nil
 	}
@@ -67,7 +69,7 @@ func (r *reader) set(b *parsed) {
 	for _, p := range n.pairs {
 		switch {
 		case !isField(p.key):
-			r.fail(p.at, "", "%q cannot be a field", clip(p.key))
+			r.fail(p.at, fieldHint, "%q cannot be a field", clip(p.key))
 			continue
 		case seen[p.key]:
 			r.fail(p.at, "remove one", "the field %q is set twice", p.key)
@@ -85,7 +87,7 @@ func (r *reader) drop(b *parsed) {
 	b.Drop, at = b.o.texts("drop")
 	for i, f := range b.Drop {
 		if !isField(f) {
-			r.fail(at[i], "", "%q cannot be a field", clip(f))
+			r.fail(at[i], fieldHint, "%q cannot be a field", clip(f))
 		}
 	}
 }
@@ -97,7 +99,7 @@ func (r *reader) script(b *parsed) *Script {
 		return nil
 	}
 	if n.kind != scalar || n.text == "" {
-		r.fail(n.at, "", "script must be a file's name or JavaScript, not %s", n.describe())
+		r.fail(n.at, "write script: scripts/mine.js", "script must be a file's name or JavaScript, not %s", n.describe())
 		return nil
 	}
 	b.source = n
@@ -128,7 +130,7 @@ func (r *reader) stat(b *parsed) {
 	if !b.o.has("aggregates") && !b.o.has("script") {
 		r.fail(b.o.at, "write aggregates: {n: count, mean: mean(temperature)}", "the key %q is missing in a bolt of kind stat", "aggregates")
 	}
-	b.Every = b.o.duration("every", 0, time.Second)
+	b.Every = b.o.duration("every", 0, 100*time.Millisecond)
 	r.window(b)
 	if !b.o.has("window") && !b.o.has("every") {
 		r.fail(b.o.at, "write window: {tumbling: 1h}, window: lifetime or every: 1m", "the bolt %q would never output: both window and every are missing", b.ID)
@@ -175,7 +177,7 @@ func (r *reader) window(b *parsed) {
 	}
 	w := Window{Kind: given[0], Time: o.choice("time", "event", []string{"event", "processing"}), Late: o.text("late", "")}
 	if w.Late != "" && !isStream(w.Late) {
-		r.fail(o.place("late"), "", "%q cannot be the name of a stream", clip(w.Late))
+		r.fail(o.place("late"), "write a lower-case letter, then letters, digits, - and _", "%q cannot be the name of a stream", clip(w.Late))
 	}
 	r.extent(o, &w)
 	b.Window = w
@@ -227,7 +229,7 @@ func (r *reader) aggregates(b *parsed) {
 	for _, p := range n.pairs {
 		switch {
 		case !isField(p.key):
-			r.fail(p.at, "", "%q cannot be a field", clip(p.key))
+			r.fail(p.at, fieldHint, "%q cannot be a field", clip(p.key))
 			continue
 		case seen[p.key]:
 			r.fail(p.at, "rename one", "the statistic %q is declared twice", p.key)
@@ -235,6 +237,9 @@ func (r *reader) aggregates(b *parsed) {
 		}
 		seen[p.key] = true
 		v := r.fill(p.value)
+		if v.null && v.style == filled {
+			continue
+		}
 		if v.kind != scalar || v.null {
 			r.fail(p.at, "write count, or a call such as mean(temperature)", "%s must be a statistic, not %s", p.key, v.describe())
 			continue

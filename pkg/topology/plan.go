@@ -268,7 +268,7 @@ func ticksOf(b *Bolt) (bool, time.Duration) {
 		}
 		return least > 0, often(least)
 	}
-	return false, 0
+	return b.stateful(), 0
 }
 
 // often is how often to look whether a duration has passed: a tenth of it, between a second and a minute.

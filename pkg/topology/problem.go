@@ -64,12 +64,12 @@ func (p Place) String() string {
 
 // suggest returns `did you mean "x"?` for the known name nearest to name, or "" when none is near.
 func suggest(name string, known []string) string {
-	best, limit := "", 1+min(len(name), 12)/3
 	if len(name) > 64 {
 		return ""
 	}
+	best, limit := "", max(1, len(name)/3)+1
 	for _, k := range known {
-		if d := distance(strings.ToLower(name), strings.ToLower(k)); d <= limit && (best == "" || d < limit) {
+		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < limit {
 			best, limit = k, d
 		}
 	}
@@ -79,25 +79,27 @@ func suggest(name string, known []string) string {
 	return fmt.Sprintf("did you mean %q?", best)
 }
 
-// distance is Levenshtein's: insertions, deletions and replacements from a to b, in bytes.
+// distance counts the insertions, deletions, replacements and exchanges of neighbours from a to b, in bytes.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
-		row[j] = j
+		last[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
 		row[0] = i + 1
 		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
+			change := 1
+			if a[i] == b[j] {
+				change = 0
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, row[j]+1, row[j+1]+1)
+			row[j+1] = min(last[j]+change, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
+		before, last, row = last, row, before
 	}
-	return row[len(b)]
+	return last[len(b)]
 }
 
 // orList writes names as a sentence does: a, b or c.

@@ -44,7 +44,7 @@ func (r *reader) fill(n *node) *node {
 	})
 	if err != nil {
 		r.fail(n.at, "write ${NAME:default}, or $${ for the characters themselves", "%v", err)
-		return &node{kind: scalar, at: n.at, null: true}
+		return &node{kind: scalar, at: n.at, null: true, style: filled}
 	}
 	if r.kafka {
 		return n
@@ -66,7 +66,7 @@ func (r *reader) object(n *node, what string, keys []key, elsewhere func(string)
 	o := object{reader: r, at: n.at, vals: map[string]*node{}, keys: map[string]Place{}}
 	if n.kind != mapping {
 		o.bad = true
-		r.fail(n.at, "", "%s must be a mapping of keys to values, not %s", what, n.describe())
+		r.fail(n.at, "write key: value pairs, one of: "+strings.Join(namesOf(keys), ", "), "%s must be a mapping of keys to values, not %s", what, n.describe())
 		return o
 	}
 	names := namesOf(keys)
@@ -96,17 +96,34 @@ func (r *reader) object(n *node, what string, keys []key, elsewhere func(string)
 	}
 	for _, k := range keys {
 		if k.need && o.node(k.name) == nil {
-			hint := ""
-			if k.name == "spout" {
-				hint = "a topology has exactly one spout"
-			}
-			if k.name == "from" {
+			hint := "write " + k.name + ": " + example(k.of)
+			switch k.name {
+			case "spout":
+				hint = "a topology has exactly one spout: write spout: {id: readings, kafka: {...}}"
+			case "from":
 				hint = "name the node that it receives from: it is unreachable without"
 			}
 			r.fail(n.at, hint, "the key %q is missing in %s", k.name, what)
 		}
 	}
 	return o
+}
+
+// example shows what a value of a type looks like.
+func example(of string) string {
+	switch {
+	case strings.Contains(of, "|"):
+		return strings.ReplaceAll(of, "|", " or ")
+	case of == "id":
+		return "<name>"
+	case of == "bolts":
+		return "and one entry per bolt, each beginning with a dash"
+	case of == "kafka":
+		return `{brokers: "localhost:9092", topics: [readings]}`
+	case of == "strings":
+		return "[<name>]"
+	}
+	return "<" + of + ">"
 }
 
 func (o object) has(key string) bool { _, ok := o.keys[key]; return ok }
@@ -153,7 +170,7 @@ func (r *reader) text(n *node, what string) (string, bool) {
 	case n.null && n.text == "":
 		return "", false // said elsewhere
 	case n.kind != scalar:
-		r.fail(n.at, "", "%s must be a string, not %s", what, n.describe())
+		r.fail(n.at, "write one word, or a text in quotes", "%s must be a string, not %s", what, n.describe())
 		return "", false
 	case n.style == plain && (n.null || isNumber(n.text) || n.text == "true" || n.text == "false"):
 		r.fail(n.at, fmt.Sprintf("quote it: %q", n.text), "%s must be a string, not %s", what, n.text)
@@ -211,7 +228,7 @@ func (o object) whole(key string, fallback, low, high int) int {
 	v, err := strconv.Atoi(strings.ReplaceAll(n.text, "_", ""))
 	switch {
 	case n.kind != scalar || err != nil || n.style == quoted || n.style == block:
-		o.fail(n.at, "", "%s must be a whole number, not %s", key, n.describe())
+		o.fail(n.at, fmt.Sprintf("write a number from %d to %d, without quotes", low, high), "%s must be a whole number, not %s", key, n.describe())
 	case v < low || v > high:
 		o.fail(n.at, fmt.Sprintf("write a number from %d to %d", low, high), "%s is %d", key, v)
 	default:
@@ -386,7 +403,7 @@ func (r *reader) any(n *node) any {
 	case n.text == "true" || n.text == "false":
 		return n.text == "true"
 	case strings.HasPrefix(n.text, ".") && strings.Contains(".inf.nan", strings.ToLower(n.text)):
-		r.fail(n.at, "", "%s is no number that JSON has", n.text)
+		r.fail(n.at, "write another value", "%s is no number that JSON has", n.text)
 		return nil
 	}
 	if f, err := strconv.ParseFloat(n.text, 64); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -335,4 +336,64 @@ func FuzzParse(f *testing.F) {
 			t.Fatal("what was stored behaves differently")
 		}
 	})
+}
+
+// CONFORMANCE A5: rejected at validation, with the place.
+func TestRejectedWithPlace(t *testing.T) {
+	for _, c := range []struct{ what, bolts, want string }{
+		{"unknown node", "  - {id: a, kind: convert, from: x, save: c}", `t.yaml:4:34: unknown node "x"`},
+		{"unknown field in a grouping", "  - {id: a, kind: convert, from: {node: s, by: [c]}, save: c}", `t.yaml:4:49: unknown field "c" in by`},
+		{"unknown stream", "  - {id: a, kind: convert, from: {node: s, stream: x}, save: c}", `t.yaml:4:52: unknown stream "x"`},
+		{"a cycle", "  - {id: a, kind: convert, from: [s, b], save: c}\n  - {id: b, kind: convert, from: a, save: c}", "t.yaml:4:38: cycle: a -> b -> a"},
+		{"two spouts", "  - {id: a, kind: convert, from: s, save: c}\nspout: {}", "t.yaml:5:1: the key \"spout\" is given twice"},
+		{"an unreachable node", "  - {id: a, kind: convert, from: s, save: c}\n  - {id: b, kind: convert, from: b, save: c}", `t.yaml:5:34: the node "b" is unreachable`},
+		{"a duplicate name", "  - {id: a, kind: convert, from: s, save: c}\n  - {id: a, kind: convert, from: s, save: c}", `t.yaml:5:10: the id "a" is already taken at line 4`},
+	} {
+		source := "topology: t\nspout: {id: s, kafka: {brokers: b, topics: [t]}, fields: {a: number, b: number}}\nbolts:\n" + c.bolts
+		_, problems := topology.Parse("t.yaml", []byte(source), topology.Options{})
+		if !strings.Contains(problems.Error(), c.want) {
+			t.Errorf("%s: got %v", c.what, problems)
+		}
+	}
+}
+
+// Bytes that would cost a parser much are refused before they do.
+func TestLimits(t *testing.T) {
+	bolts := "bolts:\n" + strings.Repeat("  - {kind: convert, from: s, save: c}\n", topology.MaxBolts+1)
+	for name, c := range map[string]struct{ source, want string }{
+		"long":      {"#" + strings.Repeat(" ", 1<<20), "at most 1048576"},
+		"bolts":     {strings.Split(small, "bolts:")[0] + bolts, "at most 256"},
+		"brackets":  {strings.Repeat("[", 500_000), "nested"},
+		"braces":    {strings.Repeat("{a: ", 200_000), "nested"},
+		"dashes":    {strings.Repeat("- ", 500_000), "nested"},
+		"anchors":   {strings.Repeat("&a ", 300_000), "tokens"},
+		"tags":      {strings.Repeat("! ", 500_000), "nested"},
+		"questions": {strings.Repeat("? ", 500_000), "not allowed"},
+		"items":     {"a: [" + strings.Repeat("a,", 300_000) + "]", "tokens"},
+		"keys":      {strings.Repeat("a: b\n", 200_000), "tokens"},
+		"few keys":  {strings.Repeat("a: b\n", 16_000), "unknown key"},
+		"few items": {"a: [" + strings.Repeat("a,", 24_000) + "]", "unknown key"},
+		"itself":    {"a: &a [*a]", "contains itself"},
+		"no anchor": {"a: *a", "no anchor"},
+		"tagged":    {"a: !!binary aGk=", "tags"},
+		"latin 1":   {"a: \xe4", "UTF-8"},
+		"NUL":       {"a\x00b: c", "t.yaml"},
+		"tabs":      {"topology:\n\t- a\n", "t.yaml"},
+	} {
+		began := time.Now()
+		parsed, problems := topology.Parse("t.yaml", []byte(c.source), topology.Options{})
+		if parsed != nil || !strings.Contains(problems.Error(), c.want) {
+			t.Errorf("%s: %.200s", name, problems.Error())
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("%s took %v", name, d)
+		} else if testing.Verbose() {
+			t.Logf("%s: %v", name, d)
+		}
+	}
+	for _, source := range []string{"\ufeff" + small, strings.ReplaceAll(small, "\n", "\r\n")} {
+		if _, problems := topology.Parse("t.yaml", []byte(source), topology.Options{}); problems != nil {
+			t.Error(problems)
+		}
+	}
 }

@@ -16,7 +16,7 @@ import (
 // Limits of a document. They keep a hostile one from costing more than a moment.
 const (
 	maxDocument = 1 << 20
-	maxTokens   = 100_000
+	maxTokens   = 50_000
 	maxNodes    = 100_000 // after aliases are followed
 	maxDepth    = 32
 )
