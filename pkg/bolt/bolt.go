@@ -84,6 +84,9 @@ func (c *Collector) Emit(e Emission) {
 	c.emissions = append(c.emissions, e)
 }
 
+// Emitted returns what has been emitted for the tuple being handled so far. It is valid until the tuple is done.
+func (c *Collector) Emitted() []Emission { return c.emissions }
+
 // Group returns the group that is being handled.
 func (c *Collector) Group() string { return c.group }
 

@@ -67,8 +67,9 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 }
 
 func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
-	// The heartbeat bounds how long a lost wake-up can stall a pull.
-	m, err := consumer.Messages(jetstream.PullMaxMessages(2*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
+	// The heartbeat bounds how long a lost wake-up can stall a pull; a missing one (a busy machine) makes the client pull again, no more.
+	m, err := consumer.Messages(jetstream.PullMaxMessages(2*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond),
+		jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return nil, fmt.Errorf("pull: %w", err)
 	}

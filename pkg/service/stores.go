@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	doc "github.com/boltmesh/boltmesh/pkg/document"
@@ -24,6 +25,11 @@ type stores struct {
 	close func()
 }
 
+// SQLiteFile is where a database's documents are, beside the file that holds the state.
+func SQLiteFile(state, database string) string {
+	return filepath.Join(filepath.Dir(state), "documents-"+database+".db")
+}
+
 // openStores opens what the configuration names. An output service keeps no state, a stat service no documents.
 func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 	s := &stores{}
@@ -37,7 +43,7 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 	}
 	var file *sqlite.DB
 	if c.SQLite != "" {
-		db, err := sqlite.Open(c.SQLite, sqlite.Options{})
+		db, err := sqlite.Open(c.SQLite)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +52,7 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 	}
 	if kind != topology.KindOutput && kind != topology.KindConvert {
 		if c.State == BackendSQLite {
-			s.state, s.logs = file.State(), file.Logs()
+			s.state, s.logs = file.State(), file.State()
 		} else {
 			config, err := c.Redis.TLS.Config()
 			if err != nil {
@@ -65,7 +71,14 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 			return nil, errors.New("only the output service stores documents")
 		}
 		if c.Documents == BackendSQLite {
-			return file.Documents(database), nil
+			db, err := sqlite.Open(SQLiteFile(c.SQLite, database))
+			if err != nil {
+				return nil, err
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			closers = append(closers, db.Close)
+			return db.Documents(), nil
 		}
 		if c.Mongo.Database != "" {
 			database = c.Mongo.Database
