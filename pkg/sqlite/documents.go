@@ -65,7 +65,7 @@ func (w *writer) documents(ctx context.Context, k kind, docs []document.Document
 	if err != nil {
 		return nil, err
 	}
-	before, after := "INSERT INTO "+table+" (id, version, body) VALUES ", " ON CONFLICT (id) DO NOTHING"
+	before, after := "INSERT OR FAIL INTO "+table+" (id, version, body) VALUES ", " ON CONFLICT (id) DO NOTHING"
 	if k.versioned {
 		after = " ON CONFLICT (id) DO UPDATE SET version = excluded.version, body = excluded.body WHERE excluded.version > version"
 	}
@@ -78,7 +78,7 @@ func (w *writer) documents(ctx context.Context, k kind, docs []document.Document
 	if err = insert(chosen); !isConstraint(err) {
 		return nil, err
 	}
-	// Some document breaks a unique index: find out which, one by one. Those that are stored already stay as they are.
+	// Some document breaks a unique index: find out which, one by one. Those before it are stored (OR FAIL) and stay as they are.
 	for i := range chosen {
 		if err := insert(chosen[i : i+1]); isConstraint(err) {
 			refused = append(refused, document.Refusal{Index: chosen[i], Err: err})

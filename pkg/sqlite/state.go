@@ -203,8 +203,11 @@ func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, b *stat
 	return nil
 }
 
+// The inserts below say OR FAIL to spare SQLite the journal with which it undoes a statement of many rows that fails at one of them: whatever fails
+// here undoes the whole commit. For documents that journal was a third of the processor time.
+
 func (w *writer) values(ctx context.Context, task int64, b *state.Batch) error {
-	err := w.many(ctx, "INSERT INTO value VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET value = excluded.value", len(b.Set),
+	err := w.many(ctx, "INSERT OR FAIL INTO value VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET value = excluded.value", len(b.Set),
 		func(args []any, i int) []any { return append(args, task, blob(b.Set[i].Key), nonNil(b.Set[i].Value)) })
 	if err != nil {
 		return err
@@ -224,7 +227,9 @@ func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
 }
 
 func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error {
-	err := w.many(ctx, "INSERT OR REPLACE INTO applied VALUES ", "(?,?,?,?,?,?,?)", "", len(b.Apply), func(args []any, i int) []any {
+	const again = ` ON CONFLICT DO UPDATE SET origin = excluded.origin, offset = excluded.offset, slices = excluded.slices,
+		unfinished = excluded.unfinished, cursor = excluded.cursor`
+	err := w.many(ctx, "INSERT OR FAIL INTO applied VALUES ", "(?,?,?,?,?,?,?)", again, len(b.Apply), func(args []any, i int) []any {
 		r := &b.Apply[i]
 		return append(args, task, r.ID[:], int64(r.Position.Origin), r.Position.Offset, r.Slices, r.Unfinished, blob(r.Cursor))
 	})
@@ -237,7 +242,8 @@ func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error 
 			emitted = append(emitted, i)
 		}
 	}
-	err = w.many(ctx, "INSERT OR REPLACE INTO output VALUES ", "(?,?,?,?)", "", len(emitted), func(args []any, i int) []any {
+	const replace = " ON CONFLICT DO UPDATE SET outputs = excluded.outputs"
+	err = w.many(ctx, "INSERT OR FAIL INTO output VALUES ", "(?,?,?,?)", replace, len(emitted), func(args []any, i int) []any {
 		r := &b.Apply[emitted[i]]
 		return append(args, task, r.ID[:], r.Slices-1, r.Outputs)
 	})
@@ -252,7 +258,7 @@ func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error 
 }
 
 func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {
-	err := w.many(ctx, "INSERT INTO agenda VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET at = excluded.at", len(b.Agenda),
+	err := w.many(ctx, "INSERT OR FAIL INTO agenda VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET at = excluded.at", len(b.Agenda),
 		func(args []any, i int) []any { return append(args, task, blob(b.Agenda[i].Key), b.Agenda[i].At) })
 	if err != nil {
 		return err
