@@ -320,7 +320,9 @@ func TestRealReadings(t *testing.T) {
 	}
 }
 
-func byDeviceName(a, b string) int { return strings.Compare(strings.Split(a, ",")[1], strings.Split(b, ",")[1]) }
+func byDeviceName(a, b string) int {
+	return strings.Compare(strings.Split(a, ",")[1], strings.Split(b, ",")[1])
+}
 
 func difference(got, want []string) string {
 	for i := range min(len(got), len(want)) {

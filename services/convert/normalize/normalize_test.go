@@ -13,7 +13,9 @@ func expr(source string) *topology.Expr {
 	return &topology.Expr{Source: source, At: topology.Place{Line: 12, Column: 12}}
 }
 
-func set(field, source string) topology.Assignment { return topology.Assignment{Field: field, Expr: *expr(source)} }
+func set(field, source string) topology.Assignment {
+	return topology.Assignment{Field: field, Expr: *expr(source)}
+}
 
 func inline(text string) *topology.Script {
 	return &topology.Script{Text: text, At: topology.Place{Line: 20, Column: 7}}

@@ -73,22 +73,6 @@ func streamOf(e topology.Edge) string {
 	return e.Stream
 }
 
-// Indexes returns what the edges ask for, to be given to document.Store.Ensure before the first document is written. A TTL is an index on time.
-func Indexes(edges []topology.Edge) (all []document.Index) {
-	for _, e := range edges {
-		if e.Save == nil {
-			continue
-		}
-		for _, fields := range e.Save.Indexes {
-			all = append(all, document.Index{Collection: e.Save.Collection, Fields: fields})
-		}
-		if e.Save.TTL > 0 {
-			all = append(all, document.Index{Collection: e.Save.Collection, Fields: []string{"time"}, TTL: int64(e.Save.TTL.Seconds())})
-		}
-	}
-	return all
-}
-
 // Execute implements bolt.Bolt: it adds the tuple's documents to the batch. A payload that is not a JSON object is rejected.
 func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
 	if b.batch != c {

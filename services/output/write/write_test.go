@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
@@ -75,7 +74,7 @@ func (m *memory) all() (lines []string) {
 }
 
 var edges = []topology.Edge{
-	{From: "source", To: topology.OutputNode, Stream: "default", Save: &topology.Save{Collection: "readings", Indexes: [][]string{{"device", "-time"}}, TTL: time.Hour}},
+	{From: "source", To: topology.OutputNode, Stream: "default", Save: &topology.Save{Collection: "readings"}},
 	{From: "hot", To: topology.OutputNode, Save: &topology.Save{Collection: "alarms"}},
 }
 
@@ -221,13 +220,6 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := New(Options{}); err == nil {
 		t.Error("no store is accepted")
-	}
-}
-
-func TestIndexes(t *testing.T) {
-	got := fmt.Sprint(Indexes(edges))
-	if want := "[{readings [device -time] false 0} {readings [time] false 3600}]"; got != want {
-		t.Errorf("%s, want %s", got, want)
 	}
 }
 

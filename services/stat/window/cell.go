@@ -20,7 +20,7 @@ const (
 	Mean   Kind = "mean"   // sum's error and one rounding more
 	Min    Kind = "min"    // exact
 	Max    Kind = "max"    // exact
-	Stddev Kind = "stddev" // of the population; relative error about n u k, k = sqrt(1 + (mean/stddev)^2) (Chan, Golub, LeVeque 1983, for Welford's update)
+	Stddev Kind = "stddev" // of the population; relative error about n u k, k = sqrt(1 + (mean/stddev)^2) (Chan, Golub, LeVeque 1983, for Welford's update); below 1e-150 squares vanish
 	First  Kind = "first"  // value at the least event time, the first to arrive of several; exact
 	Last   Kind = "last"   // value at the greatest event time, the last to arrive of several; exact
 	Delta  Kind = "delta"  // last - first; one rounding

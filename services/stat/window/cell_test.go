@@ -84,7 +84,7 @@ func tolerance(k Kind, rs []reading, want float64) float64 {
 	case Mean:
 		return 4*u*math.Abs(want) + 10*n*u*u*size/n
 	case Stddev:
-		return 10*n*u*math.Hypot(want, largest) + 1e-300
+		return 10*n*u*math.Hypot(want, largest) + 1e-150
 	case Rate:
 		return 8 * u * math.Abs(want)
 	}

@@ -109,7 +109,6 @@ func (b *Bolt) declareAggregates() error {
 	if len(as) == 0 || len(as) > maxAggregates {
 		return fmt.Errorf("it has %d aggregates: 1 to %d, or a script", len(as), maxAggregates)
 	}
-	var sources []string
 	for _, a := range as {
 		k := Kind(a.Func)
 		switch {
@@ -122,24 +121,41 @@ func (b *Bolt) declareAggregates() error {
 		case slices.Contains(reserved[:], a.Name) || slices.Contains(b.names, a.Name):
 			return misplaced(a.At, "an output has a field %s already", a.Name)
 		}
-		arg := -1
-		if source := argument(a); a.Arg != nil {
-			if arg = slices.Index(sources, source); arg < 0 {
-				e, err := compile(*a.Arg, script.Number)
-				if err != nil {
-					return err
-				}
-				arg = len(sources)
-				sources, b.exprs = append(sources, source), append(b.exprs, e)
+		arg, source := -1, ""
+		if a.Arg != nil {
+			var err error
+			if arg, err = b.argument(*a.Arg, k == Count); err != nil {
+				return err
 			}
+			source = b.exprs[arg].source
 		}
 		b.names, b.args = append(b.names, a.Name), append(b.args, arg)
 		b.layout.kinds = append(b.layout.kinds, k)
-		b.layout.names = append(b.layout.names, uint64(tuple.NameOf(a.Func+"("+argument(a)+")")))
+		b.layout.names = append(b.layout.names, uint64(tuple.NameOf(a.Func+"("+source+")")))
 	}
 	b.inputs = make([]input, len(b.exprs))
 	b.row.values = make([]float64, len(as))
 	return nil
+}
+
+// argument returns the index of an argument, compiled once for all aggregates that have it: sum(x) and mean( x ) evaluate x once.
+func (b *Bolt) argument(e topology.Expr, anyValue bool) (int, error) {
+	a := argument{source: strings.TrimSpace(e.Source), any: anyValue}
+	for i, known := range b.exprs {
+		if known.source == a.source && known.any == a.any {
+			return i, nil
+		}
+	}
+	want := script.Number
+	if anyValue {
+		want = script.Any
+	}
+	var err error
+	if a.expr, err = compile(e, want); err != nil {
+		return 0, err
+	}
+	b.exprs = append(b.exprs, a)
+	return len(b.exprs) - 1, nil
 }
 
 func misplaced(at topology.Place, format string, args ...any) error {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/script"
@@ -57,7 +56,7 @@ type Bolt struct {
 	where   *script.Expr
 	names   []string // of the aggregates
 	args    []int    // of the aggregates: index into exprs, -1 for a bare count
-	exprs   []*script.Expr
+	exprs   []argument
 	script  *script.Runtime
 	layout  layout
 	decoder state.Decode
@@ -70,7 +69,14 @@ type Bolt struct {
 	row       row
 }
 
-// input is the value of one of exprs in the current reading.
+// argument is what one or more aggregates are about.
+type argument struct {
+	source string
+	expr   *script.Expr
+	any    bool // of count: only whether there is a value matters, not whether it is a number
+}
+
+// input is the value of an argument in the current reading.
 type input struct {
 	x  float64
 	ok bool
@@ -154,13 +160,8 @@ func (b *Bolt) measure(t *tuple.Tuple) (counts bool, err error) {
 		b.row = row{at: t.Time}
 		return true, nil
 	}
-	for i, e := range b.exprs {
-		x, err := e.EvalNumber(&b.env)
-		b.inputs[i] = input{x, err == nil}
-		if err == nil {
-			err = countable(x)
-		}
-		if err != nil && !errors.Is(err, script.ErrAbsent) {
+	for i, a := range b.exprs {
+		if b.inputs[i], err = b.evaluate(a); err != nil {
 			return false, bolt.Reject(err)
 		}
 	}
@@ -174,6 +175,25 @@ func (b *Bolt) measure(t *tuple.Tuple) (counts bool, err error) {
 		}
 	}
 	return b.row.present != 0, nil
+}
+
+func (b *Bolt) evaluate(a argument) (in input, err error) {
+	if a.any {
+		v, err := a.expr.Eval(&b.env)
+		if errors.Is(err, script.ErrAbsent) {
+			return input{}, nil
+		}
+		return input{ok: v != nil}, err
+	}
+	in.x, err = a.expr.EvalNumber(&b.env)
+	switch {
+	case errors.Is(err, script.ErrAbsent):
+		return input{}, nil
+	case err != nil:
+		return input{}, err
+	}
+	in.ok = true
+	return in, countable(in.x)
 }
 
 // windows returns those that a reading at ts belongs to and that are not closed; none means that it is late.
@@ -193,6 +213,9 @@ func (b *Bolt) windows(r *record, ts int64) []Bounds {
 			return nil
 		}
 		return []Bounds{w}
+	}
+	if len(r.open) > 0 {
+		return []Bounds{r.open[0].Bounds}
 	}
 	return []Bounds{{}}
 }
@@ -250,6 +273,8 @@ func (b *Bolt) wake(r *record, c *bolt.Collector) {
 		if len(r.open) > 0 {
 			c.Wake(r.open[0].End)
 		}
+	case b.mode == aligned && len(r.open) > 0:
+		c.Wake(r.open[0].End) // 0 until a tick has told where the window lies
 	default:
 		c.Wake(0)
 	}
@@ -268,6 +293,11 @@ func (b *Bolt) Due(tick bolt.Tick) (until int64, ok bool) {
 		return math.MaxInt64, tick.Flush
 	case lifetime:
 		return 0, tick.Flush || b.spec.Every > 0
+	case aligned:
+		if tick.Flush {
+			return math.MaxInt64, true
+		}
+		return tick.Time, true
 	}
 	return 0, true
 }
@@ -281,8 +311,10 @@ func (b *Bolt) Tick(ctx context.Context, tick bolt.Tick, group string, c *bolt.C
 	}
 	r := v.(*record)
 	switch b.mode {
-	case interval, aligned:
+	case interval:
 		return b.endInterval(ctx, tick, group, r, c)
+	case aligned:
+		return b.endAligned(ctx, tick, group, r, c)
 	case lifetime:
 		return b.report(ctx, group, r, c)
 	case counted:
@@ -323,26 +355,46 @@ func (b *Bolt) endInterval(ctx context.Context, tick bolt.Tick, group string, r 
 		return nil
 	}
 	p, last := r.open[0], timeKey+b.id+"-"+group
-	if b.mode == aligned {
-		p.End = Floor(tick.Time, b.size)
-		if tick.Flush {
-			p.End += b.size
-		}
-		p.Start = p.End - b.size
-	} else {
-		v, err := c.State().Read(ctx, last, decodeStamp)
-		if err != nil {
-			return unread(err)
-		}
-		p.Start, p.End = v.(*stamp).at, tick.Time
+	v, err := c.State().Read(ctx, last, decodeStamp)
+	if err != nil {
+		return unread(err)
 	}
+	p.Start, p.End = v.(*stamp).at, tick.Time
 	if err := b.output(c, &p, tick.Time); err != nil {
 		return err
 	}
 	c.State().Delete(b.key(group))
-	if b.mode == interval {
-		c.State().Put(last, &stamp{at: tick.Time})
+	c.State().Put(last, &stamp{at: tick.Time})
+	return nil
+}
+
+// endAligned outputs a window by processing time once a tick lies behind it. Its readings came after the tick entry before the first one that finds it
+// open, which tells where it lies: that tick may come long before its end.
+func (b *Bolt) endAligned(ctx context.Context, tick bolt.Tick, group string, r *record, c *bolt.Collector) error {
+	if len(r.open) == 0 {
+		return nil
 	}
+	p := r.open[0]
+	if p.End == 0 {
+		p.Start = Floor(tick.Last, b.size)
+		if tick.Last <= 0 || tick.Time >= p.Start+2*b.size { // ticks were missing: it came before the last boundary, at the latest
+			p.Start = Floor(tick.Time, b.size) - b.size
+		}
+		p.End = p.Start + b.size
+	}
+	if tick.Flush || tick.Time >= p.End {
+		if err := b.output(c, &p, p.End); err != nil {
+			return err
+		}
+		c.State().Delete(b.key(group))
+		return nil
+	}
+	v, err := c.State().Edit(ctx, b.key(group), b.decoder)
+	if err != nil {
+		return unread(err)
+	}
+	v.(*record).open[0].Bounds = p.Bounds
+	b.wake(v.(*record), c)
 	return nil
 }
 
@@ -379,12 +431,4 @@ func fault(err error) error {
 		return err
 	}
 	return bolt.Reject(err)
-}
-
-// argument normalises an aggregate's argument, so that sum(x) and mean( x ) evaluate x once.
-func argument(a topology.Aggregate) string {
-	if a.Arg == nil {
-		return ""
-	}
-	return strings.TrimSpace(a.Arg.Source)
 }

@@ -87,10 +87,28 @@ func TestInterval(t *testing.T) {
 
 func TestProcessingTimeTumbling(t *testing.T) {
 	h := bolttest.New(t, open(t, stat(topology.Window{Kind: topology.WindowTumbling, Size: time.Minute, Time: "processing"}, aggregate("n", "count", "x"))))
+	tick := func(last, now int64) []tuple.Tuple {
+		return h.Tick(bolt.Tick{Last: last, Time: now, Watermark: math.MinInt64})
+	}
 	h.Feed(at("a", 1, 1))
-	expect(t, h.Tick(bolt.Tick{Time: 120_030}), `default a@120030 {"device":"a","group":"a","window":{"kind":"tumbling","start":60000,"end":120000},"n":1}`)
+	expect(t, tick(70_000, 71_000)) // ticks come more often than windows end
+	h.Restart()
 	h.Feed(at("a", 1, 1))
-	expect(t, h.Tick(bolt.Tick{Time: 121_000, Flush: true}), `default a@121000 {"device":"a","group":"a","window":{"kind":"tumbling","start":120000,"end":180000},"n":1}`)
+	expect(t, tick(71_000, 119_999))
+	expect(t, tick(119_999, 120_030), `default a@120000 {"device":"a","group":"a","window":{"kind":"tumbling","start":60000,"end":120000},"n":2}`)
+	h.Feed(at("a", 1, 1))
+	expect(t, tick(179_000, 180_000), `default a@180000 {"device":"a","group":"a","window":{"kind":"tumbling","start":120000,"end":180000},"n":1}`)
+	h.Feed(at("a", 1, 1))
+	expect(t, tick(180_000, 600_010), `default a@600000 {"device":"a","group":"a","window":{"kind":"tumbling","start":540000,"end":600000},"n":1}`)
+	h.Feed(at("a", 1, 1))
+	expect(t, h.Tick(bolt.Tick{Last: 600_010, Time: 610_000, Flush: true}), `default a@660000 {"device":"a","group":"a","window":{"kind":"tumbling","start":600000,"end":660000},"n":1}`)
+	expect(t, tick(610_000, 700_000))
+}
+
+func TestCountTakesAnyValue(t *testing.T) {
+	h := bolttest.New(t, open(t, stat(topology.Window{Kind: topology.WindowLifetime}, aggregate("n", "count", ""), aggregate("x", "count", "x"), aggregate("y", "count", "x.y"))))
+	h.Feed(at("a", 1, `"text"`), at("a", 1, `{"y":false}`), at("a", 1, `null`), at("a", 1, 7))
+	expect(t, h.Tick(bolt.Tick{Flush: true}), `default a@1 {"device":"a","group":"a","window":{"kind":"lifetime"},"n":4,"x":3,"y":1}`)
 }
 
 func TestTumblingByEventTime(t *testing.T) {
