@@ -1,6 +1,6 @@
 // Package sqlite keeps task state, spout logs and documents in one SQLite file: state.Store, state.Logs and document.Store without any server.
 // `boltmesh dev` and small gateways use it where larger installations have Redis and MongoDB.
-// It never writes from more than one connection: commits that wait at the same time share a transaction, and so one fsync.
+// A DB never writes from more than one connection: commits that wait at the same time share a transaction, and so one fsync.
 package sqlite
 
 import (
@@ -53,7 +53,7 @@ func OpenWith(path string, o Options) (*DB, error) {
 	dsn := (&url.URL{Scheme: "file", Path: absolute, RawQuery: url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + synchronous + ")", "cache_size(-16000)", "temp_store(MEMORY)",
 	}}.Encode()}).String()
-	writes, err := sql.Open("sqlite", dsn)
+	writes, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

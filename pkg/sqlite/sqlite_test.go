@@ -109,6 +109,34 @@ func TestCommitsSurviveACrash(t *testing.T) {
 	}
 }
 
+// TestSeveralProcessesShareAFile opens one new file many times at once, as services on one machine do. Each DB has a writer of its own; SQLite has
+// them take turns.
+func TestSeveralProcessesShareAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mesh.db")
+	var wg sync.WaitGroup
+	for i := range int32(5) {
+		wg.Go(func() {
+			db, err := sqlite.Open(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer db.Close()
+			s, task := db.State(), state.Task{Topology: "t", Node: "n", Index: i}
+			epoch, err := s.Claim(ctx, task)
+			if err != nil {
+				t.Error(err)
+			}
+			for n := range 20 {
+				if err := s.Commit(ctx, task, epoch, batch(n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestFileOfAnotherVersionIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mesh.db")
 	db, err := sql.Open("sqlite", path)
