@@ -8,17 +8,17 @@ import (
 
 // Applied is a topology as it stands in the bucket: what every service plans from.
 type Applied struct {
-	Revision  uint32          `json:"revision"`
-	Paused    bool            `json:"paused"`     // spouts emit nothing new
-	AppliedAt int64           `json:"applied_at"` // ms
-	Topology  topology.Stored `json:"topology"`
+	Revision  uint32            `json:"revision"`
+	Paused    bool              `json:"paused"`     // spouts emit nothing new
+	AppliedAt int64             `json:"applied_at"` // ms
+	Topology  topology.Document `json:"topology"`
 }
 
 // Plan parses and plans the topology, exactly as it was validated when it was applied.
 func (a *Applied) Plan() (*topology.Plan, error) {
-	t, problems := topology.ParseStored(a.Topology)
-	if problems != nil {
-		return nil, problems
+	t, problems := a.Topology.Parse(nil)
+	if err := problems.Err(); err != nil {
+		return nil, err
 	}
 	return t.Plan()
 }

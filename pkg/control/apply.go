@@ -1,0 +1,299 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+)
+
+// DefaultTimeout bounds the waits of Apply and Delete.
+const DefaultTimeout = time.Minute
+
+// ApplyOptions say how a topology is applied. The zero value is what an operator wants of a new topology.
+type ApplyOptions struct {
+	Drain    bool          // allow nodes to disappear; what is in their inputs is processed first
+	Everyone bool          // wait until every node is run by some worker, not only for the workers that are there
+	Timeout  time.Duration // of each wait; default DefaultTimeout
+}
+
+// Report says what Apply has done.
+type Report struct {
+	Topology  string        `json:"topology"`
+	Revision  uint32        `json:"revision"`
+	Unchanged bool          `json:"unchanged"`         // the document is the applied one: nothing was done
+	Paused    bool          `json:"paused"`            // it was paused by somebody, and still is
+	Pause     time.Duration `json:"pause_ns"`          // how long nothing was emitted, for the change
+	Removed   []string      `json:"removed,omitempty"` // nodes
+	Workers   []string      `json:"workers"`           // report the revision, as <worker>/<node>
+	Silent    []string      `json:"silent,omitempty"`  // live workers that do not
+	Idle      []string      `json:"idle,omitempty"`    // nodes that no worker runs
+	Warning   string        `json:"warning,omitempty"`
+}
+
+// Apply validates a topology, creates the input streams of its nodes, makes it what the services run, and waits until every live worker reports it. One
+// that runs already is changed without losing or doubling anything: emission stops, everything emitted is processed, the revision is switched, emission
+// goes on. A change that cannot be made leaves what runs as it was. Workers that do not report in time are named in the report; that is no error.
+func (c *Control) Apply(ctx context.Context, document topology.Document, o ApplyOptions) (Report, error) {
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	next := &Applied{Revision: 1, Topology: document}
+	plan, err := next.Plan()
+	if err != nil {
+		return Report{}, err
+	}
+	name := plan.Topology.Name
+	report := Report{Topology: name, Revision: 1}
+	old, last, err := c.load(ctx, name)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return report, err
+	}
+	change := change{Control: c, name: name, next: next, plan: plan, old: old, last: last, options: o, report: &report}
+	if old != nil {
+		next.Revision, next.Paused = old.Revision+1, old.Paused
+		report.Revision, report.Paused = next.Revision, old.Paused
+		if alike(old.Topology, document) {
+			next.Revision, next.AppliedAt = old.Revision, old.AppliedAt
+			report.Revision, report.Unchanged = old.Revision, true
+			return report, change.keep(ctx)
+		}
+	}
+	return report, change.run(ctx)
+}
+
+// alike reports whether two documents mean the same, whatever their comments and order.
+func alike(a, b topology.Document) bool {
+	x, problemsX := a.Parse(nil)
+	y, problemsY := b.Parse(nil)
+	return problemsX == nil && problemsY == nil && x.Fingerprint() == y.Fingerprint()
+}
+
+func equal(a, b topology.Document) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// change is one application of a topology.
+type change struct {
+	*Control
+	name    string
+	next    *Applied
+	plan    *topology.Plan
+	old     *Applied // nil: it is new
+	last    uint64   // revision of its key
+	options ApplyOptions
+	report  *Report
+}
+
+func (c *change) run(ctx context.Context) error {
+	removed, recreated, err := c.compare(ctx)
+	if err != nil {
+		return err
+	}
+	keep := slices.DeleteFunc(inputs(c.plan), func(in jetstream.Input) bool { return slices.Contains(recreated, in.Node) })
+	if err := c.conn.Provision(ctx, keep); err != nil {
+		return err
+	}
+	before, err := c.Members(ctx, c.name)
+	if err != nil {
+		return err
+	}
+	stopped := time.Now()
+	if c.old != nil {
+		if c.report.Warning, err = c.stop(ctx, before); err != nil {
+			return err
+		}
+		if err := c.recreate(ctx, recreated); err != nil {
+			return errors.Join(err, c.restore(ctx))
+		}
+	}
+	c.next.AppliedAt = time.Now().UnixMilli()
+	_, err = c.store(ctx, c.name, c.next, c.last)
+	if errors.Is(err, jetstream.ErrExists) {
+		return fmt.Errorf("%w: apply it again when you have seen what was applied meanwhile (boltmesh get %s)", err, c.name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.await(ctx, before); err != nil {
+		return err
+	}
+	if c.old != nil && !c.next.Paused {
+		c.report.Pause = time.Since(stopped)
+	}
+	return c.remove(ctx, removed)
+}
+
+// compare finds the nodes whose input streams are not wanted any more, and those whose streams need other consumers.
+func (c *change) compare(ctx context.Context) (removed, recreated []string, err error) {
+	there, err := c.conn.Inputs(ctx, c.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	shared := map[string]bool{}
+	for _, in := range inputs(c.plan) {
+		shared[in.Node] = in.Shared
+	}
+	for _, n := range there {
+		if _, wanted := shared[n]; !wanted {
+			removed = append(removed, n)
+		}
+	}
+	slices.Sort(removed)
+	if c.old == nil {
+		return removed, nil, nil
+	}
+	if len(removed) > 0 && !c.options.Drain {
+		return nil, nil, fmt.Errorf("the change removes %s: apply it with --drain to process what is under way there and remove it, or keep it in the file",
+			strings.Join(removed, ", "))
+	}
+	was, err := c.old.Plan()
+	if err != nil {
+		return nil, nil, fmt.Errorf("the applied revision %d cannot be read: delete it with `boltmesh delete %s` and apply again: %w", c.old.Revision, c.name, err)
+	}
+	for _, in := range inputs(was) {
+		if s, wanted := shared[in.Node]; wanted && s != in.Shared {
+			recreated = append(recreated, in.Node)
+		}
+	}
+	return removed, recreated, nil
+}
+
+// stop waits until nothing of the old revision is under way.
+func (c *change) stop(ctx context.Context, alive []member.Member) (warning string, err error) {
+	if len(alive) == 0 {
+		queued, err := c.queued(ctx, c.name)
+		if err != nil {
+			return "", err
+		}
+		if what := crowd(queued); what != "" {
+			return "", fmt.Errorf("no worker runs revision %d of %s, and %s: start the services, so that this is processed before the change", c.old.Revision, c.name, what)
+		}
+		return "", nil
+	}
+	c.last, err = c.quiesce(ctx, c.name, c.old, c.last, c.options.Timeout)
+	return "", err
+}
+
+// recreate replaces input streams, which are empty now.
+func (c *change) recreate(ctx context.Context, nodes []string) error {
+	var again []jetstream.Input
+	for _, in := range inputs(c.plan) {
+		if slices.Contains(nodes, in.Node) {
+			again = append(again, in)
+		}
+	}
+	if err := c.conn.Remove(ctx, again); err != nil {
+		return err
+	}
+	return c.conn.Provision(ctx, again)
+}
+
+// restore lets the old revision go on.
+func (c *change) restore(ctx context.Context) error {
+	if c.old.Paused {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, err := c.Resume(ctx, c.name)
+	return err
+}
+
+// await waits until the workers that were alive before report the new revision, and for more if so asked.
+func (c *change) await(ctx context.Context, before []member.Member) error {
+	var expected []string
+	for _, m := range before {
+		if slices.ContainsFunc(c.plan.Nodes, func(n topology.Node) bool { return n.ID == m.Node && n.Service == m.Kind }) {
+			expected = append(expected, member.Key(c.name, m.Node, m.Worker))
+		}
+	}
+	err := c.until(ctx, c.options.Timeout, func() (string, error) {
+		seen, err := c.members(ctx, c.name)
+		if err != nil {
+			return "", err
+		}
+		c.report.Workers, c.report.Silent, c.report.Idle = roll(c.plan, seen, expected, c.next.Revision)
+		var missing []string
+		if len(c.report.Silent) > 0 {
+			missing = append(missing, "not reported by "+strings.Join(c.report.Silent, ", "))
+		}
+		if c.options.Everyone && len(c.report.Idle) > 0 {
+			missing = append(missing, "no worker runs "+strings.Join(c.report.Idle, ", "))
+		}
+		return strings.Join(missing, "; "), nil
+	})
+	var late *lateError
+	if errors.As(err, &late) && !c.options.Everyone {
+		return nil // the report names them
+	}
+	return err
+}
+
+// keep puts a document in place that means the same as the applied one: workers go on with the revision that they run.
+func (c *change) keep(ctx context.Context) error {
+	if err := c.conn.Provision(ctx, inputs(c.plan)); err != nil {
+		return err
+	}
+	if !equal(c.old.Topology, c.next.Topology) {
+		if _, err := c.store(ctx, c.name, c.next, c.last); err != nil {
+			return err
+		}
+	}
+	seen, err := c.members(ctx, c.name)
+	c.report.Workers, c.report.Silent, c.report.Idle = roll(c.plan, seen, nil, c.report.Revision)
+	return err
+}
+
+// roll calls the roll: who reports the revision, who is expected or alive and does not, which nodes nobody runs.
+func roll(plan *topology.Plan, seen map[string]lease, expected []string, revision uint32) (workers, silent, idle []string) {
+	busy := map[string]bool{}
+	for key, l := range seen {
+		who := l.Worker + "/" + l.Node
+		if l.Revision == revision {
+			workers = append(workers, who)
+			busy[l.Node] = true
+			continue
+		}
+		if !slices.Contains(expected, key) {
+			silent = append(silent, who)
+		}
+	}
+	for _, key := range expected {
+		if l, ok := seen[key]; !ok || l.Revision != revision {
+			part := strings.SplitN(key, ".", 4) // <topology>.member.<node>.<worker>
+			silent = append(silent, part[3]+"/"+part[2])
+		}
+	}
+	for _, n := range plan.Nodes {
+		if !busy[n.ID] {
+			idle = append(idle, n.ID)
+		}
+	}
+	slices.Sort(workers)
+	slices.Sort(silent)
+	return workers, silent, idle
+}
+
+// remove deletes what belongs to nodes that are gone.
+func (c *change) remove(ctx context.Context, nodes []string) error {
+	var gone []jetstream.Input
+	for _, n := range nodes {
+		gone = append(gone, jetstream.Input{Topology: c.name, Node: n})
+		if err := c.forget(ctx, c.name+".own."+n+".>"); err != nil {
+			return err
+		}
+	}
+	c.report.Removed = nodes
+	return c.conn.Remove(ctx, gone)
+}
