@@ -41,6 +41,12 @@ func open(t testing.TB, spec topology.Bolt) *Bolt {
 	return b
 }
 
+// takeover gives the task to a new owner, whose bolt knows nothing but the state.
+func takeover(h *bolttest.Harness, b *Bolt) {
+	h.Restart()
+	b.watermark = math.MinInt64
+}
+
 // at is a reading of device d with event time ts and value x.
 func at(d string, ts int64, x any) tuple.Tuple {
 	return tuple.Tuple{Key: d, Time: ts, Payload: fmt.Appendf(nil, `{"x":%v}`, x)}
@@ -112,14 +118,15 @@ func TestCountTakesAnyValue(t *testing.T) {
 }
 
 func TestTumblingByEventTime(t *testing.T) {
-	h := bolttest.New(t, open(t, stat(topology.Window{Kind: topology.WindowTumbling, Size: 10 * ms}, aggregate("n", "count", ""), aggregate("last", "last", "x"))), "default", "late")
+	b := open(t, stat(topology.Window{Kind: topology.WindowTumbling, Size: 10 * ms}, aggregate("n", "count", ""), aggregate("last", "last", "x")))
+	h := bolttest.New(t, b, "default", "late")
 	expect(t, h.Feed(at("a", 3, 1), at("a", 15, 2), at("a", 9, 3), at("b", 9, 4), at("a", 10, 5)))
 	expect(t, h.Tick(watermark(9)))
 	expect(t, h.Tick(watermark(10)),
 		`default a@10 {"device":"a","group":"a","window":{"kind":"tumbling","start":0,"end":10},"n":2,"last":3}`,
 		`default b@10 {"device":"b","group":"b","window":{"kind":"tumbling","start":0,"end":10},"n":1,"last":4}`)
 	expect(t, h.Feed(at("a", 9, 6), at("c", 9, 7), at("a", 14, 8)), `late a@9 {"x":6}`, `late c@9 {"x":7}`)
-	h.Restart() // what has been output stays closed, though the new owner knows no watermark
+	takeover(h, b) // what has been output stays closed, though the new owner knows no watermark
 	expect(t, h.Feed(at("a", 9, 9)), `late a@9 {"x":9}`)
 	expect(t, h.Tick(bolt.Tick{Flush: true, Watermark: math.MinInt64}), `default a@20 {"device":"a","group":"a","window":{"kind":"tumbling","start":10,"end":20},"n":3,"last":2}`)
 	expect(t, h.Feed(at("a", 19, 9), at("a", 20, 10)), `late a@19 {"x":9}`)
@@ -269,6 +276,23 @@ func TestScript(t *testing.T) {
 	}
 }
 
+// A script that cannot output a window costs a dead letter per attempt, never the window: a script put right outputs it.
+func TestScriptThatFailsToOutput(t *testing.T) {
+	spec := topology.Bolt{ID: "s", Window: topology.Window{Kind: topology.WindowTumbling, Size: 10 * ms}, Script: &topology.Script{File: "s.js", Text: `
+		function compute(t, state) { state.n = (state.n || 0) + t.x }
+		function output(state, window) { if (state.n == 3) throw new Error("three"); return {n: state.n} }`}}
+	b := open(t, spec)
+	h := bolttest.New(t, b)
+	h.Feed(at("a", 1, 3), at("b", 1, 2), at("a", 11, 1))
+	expect(t, h.Tick(watermark(30)), `default b@10 {"n":2}`)
+	if len(h.Letters) != 1 || !strings.Contains(h.Letters[0].Error, "s.js:3:") || h.Letters[0].Key != "a" {
+		t.Fatalf("letters %+v", h.Letters)
+	}
+	takeover(h, b)
+	h.Feed(at("a", 5, 1))
+	expect(t, h.Tick(watermark(31)), `default a@10 {"n":4}`, `default a@20 {"n":1}`)
+}
+
 func TestRejected(t *testing.T) {
 	h := bolttest.New(t, open(t, stat(topology.Window{Kind: topology.WindowLifetime}, aggregate("s", "sum", "1 / x"), aggregate("n", "count", ""))))
 	h.Feed(at("a", 1, 1))
@@ -354,7 +378,7 @@ func TestEveryReadingOnce(t *testing.T) {
 				mark += rapid.Int64Range(0, 20).Draw(rt, "advance")
 				take(h.Tick(bolt.Tick{Time: int64(i) * 1000, Watermark: mark}))
 			case s == 1:
-				h.Restart()
+				takeover(h, b)
 			default:
 				x := float64(int(1) << (i % 50))
 				fed += x
