@@ -1,3 +1,7 @@
+// The servers that the integration tests run against: tools, kept out of the product's go.mod.
+//
+// go.sum also holds the lines of Jaeger's own go.sum, taken from its verified module: the checksum database does not
+// answer for some of the modules that Jaeger needs. So a new Jaeger version brings its go.sum along.
 module github.com/boltmesh/boltmesh/tests/tools
 
 go 1.26.0
