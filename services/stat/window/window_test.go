@@ -490,3 +490,20 @@ func BenchmarkCloneAndEncode(b *testing.B) {
 	}
 	b.ReportMetric(float64(len(out)), "bytes")
 }
+
+// BenchmarkFrame is a frame of 256 readings of 16 devices through the engine on a store in memory: load, update, commit.
+func BenchmarkFrame(b *testing.B) {
+	h := bolttest.New(b, open(b, stat(topology.Window{Kind: topology.WindowLifetime},
+		aggregate("n", "count", ""), aggregate("mean", "mean", "x"), aggregate("low", "min", "x"), aggregate("high", "max", "x"), aggregate("dev", "stddev", "x"))))
+	frame := make([]tuple.Tuple, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range frame {
+			frame[i] = tuple.Tuple{Key: "device-" + string(rune('a'+i%16)), Time: int64(i), Payload: []byte(`{"device":"m1","x":73.96732207}`)}
+		}
+		h.Feed(frame...)
+		h.Floor += 256
+		h.Deltas = h.Deltas[:0]
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/256, "ns/tuple")
+}
