@@ -22,10 +22,8 @@ func ruleOf(function string) (rule, bool) {
 	switch function {
 	case "count":
 		return rule{bare: true, of: TypeAny, yields: TypeNumber}, true
-	case "sum", "mean", "min", "max", "stddev", "delta", "rate":
+	case "sum", "mean", "min", "max", "stddev", "first", "last", "delta", "rate":
 		return rule{of: TypeNumber, yields: TypeNumber}, true
-	case "first", "last":
-		return rule{of: TypeAny, yields: TypeAny}, true
 	case "distinct":
 		return rule{of: TypeAny, yields: TypeNumber}, true
 	case "quantile":

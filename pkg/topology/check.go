@@ -240,8 +240,7 @@ func (c *checker) key(field, what string, at Place, in FieldSet) {
 	}
 	hint := suggest(field, append(in.names(), "device", "none"))
 	if hint == "" {
-		known := slices.DeleteFunc(in.names(), func(n string) bool { return oneOf(n, statFields) })
-		hint = "known fields: " + strings.Join(append([]string{"device"}, known...), ", ")
+		hint = "known fields: " + strings.Join(slices.Compact(slices.Sorted(slices.Values(append(in.names(), "device")))), ", ")
 		if in.Open {
 			hint += "; declare it under spout.fields, or with streams where it arises"
 		}

@@ -11,6 +11,9 @@ func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 	checker := c.options.Checker
 	in = in.clone()
 	for _, e := range b.code {
+		if e.sets != "" && b.o.has("script") { // it is evaluated on what the script returned
+			in.Open = true
+		}
 		if checker != nil {
 			mentions, problems := checker.Expr(e.source, in, e.want)
 			for _, p := range problems {
@@ -55,7 +58,7 @@ func (c *checker) inside(e code, p Place) Place {
 	return c.within(e.scalar, line, column+p.Column-1)
 }
 
-// doubt warns of fields that are not declared but nearly so: dynamic fields are allowed, misspelt ones are never there.
+// doubt warns of fields that are not declared but nearly so: dynamic fields are allowed, mistyped ones are never there.
 func (c *checker) doubt(e code, mentions []string, in FieldSet) {
 	if !in.Open {
 		return

@@ -9,10 +9,11 @@ import (
 // ambient names stand beside the fields in every expression and group.
 var ambient = []string{"device", "time", "stream", "archive"}
 
-// statFields are what a statistic's tuples may hold beside its aggregates and its group.
-var statFields = []string{
-	"group", "device", "window", "start", "end", "count", "n", "stat", "node", "time", "first_time", "last_time", "final", "flush", "partial", "revision",
-}
+// statFields are what a statistic's tuples hold beside its aggregates; docs/documents.md describes them.
+var statFields = []string{"device", "group", "window"}
+
+// taken are the names that aggregates cannot have: their documents have such fields anyway.
+var taken = []string{"_id", "node", "device", "group", "time", "ts", "window"}
 
 // has reports whether the field may be in the set; nested fields are in it with their parent.
 func (s FieldSet) has(field string) bool {
@@ -82,7 +83,7 @@ func (b *parsed) output(stream string, in FieldSet) (FieldSet, bool) {
 	case KindConvert:
 		return b.converted(in), true
 	case KindStat:
-		return b.statistics(in), true
+		return b.statistics(), true
 	}
 	return FieldSet{Open: true}, true
 }
@@ -101,17 +102,12 @@ func (b *parsed) converted(in FieldSet) FieldSet {
 	return out
 }
 
-func (b *parsed) statistics(in FieldSet) FieldSet {
+func (b *parsed) statistics() FieldSet {
 	if b.o.has("script") || len(b.Aggregates) == 0 {
 		return FieldSet{Open: true}
 	}
 	out := anyOf(statFields)
-	for _, g := range b.Group {
-		out.Types[g] = TypeAny
-		if t, ok := in.Types[g]; ok {
-			out.Types[g] = t
-		}
-	}
+	out.Types["device"], out.Types["group"] = TypeString, TypeString
 	for _, a := range b.Aggregates {
 		if r, ok := ruleOf(a.Func); ok {
 			out.Types[a.Name] = r.yields

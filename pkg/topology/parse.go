@@ -196,18 +196,21 @@ func (r *reader) time(spout object) TimeField {
 }
 
 // DefaultRetry is what applies where a document says nothing.
-var DefaultRetry = Retry{Attempts: 5, Backoff: 100 * time.Millisecond, Ceiling: 10 * time.Second}
+func DefaultRetry() Retry {
+	return Retry{Attempts: 5, Backoff: 100 * time.Millisecond, Ceiling: 10 * time.Second}
+}
 
 func (r *reader) retry(parent object) Retry {
+	usual := DefaultRetry()
 	n := parent.node("retry")
 	if n == nil {
-		return DefaultRetry
+		return usual
 	}
 	o := r.object(n, "retry", shapes["retry"], nil)
 	out := Retry{
-		Attempts: o.whole("attempts", DefaultRetry.Attempts, 1, 1000),
-		Backoff:  o.duration("backoff", DefaultRetry.Backoff, time.Millisecond),
-		Ceiling:  o.duration("ceiling", DefaultRetry.Ceiling, time.Millisecond),
+		Attempts: o.whole("attempts", usual.Attempts, 1, 1000),
+		Backoff:  o.duration("backoff", usual.Backoff, time.Millisecond),
+		Ceiling:  o.duration("ceiling", usual.Ceiling, time.Millisecond),
 	}
 	if out.Ceiling < out.Backoff {
 		if o.has("ceiling") {

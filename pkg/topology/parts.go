@@ -130,6 +130,9 @@ func (r *reader) stat(b *parsed) {
 	if !b.o.has("aggregates") && !b.o.has("script") {
 		r.fail(b.o.at, "write aggregates: {n: count, mean: mean(temperature)}", "the key %q is missing in a bolt of kind stat", "aggregates")
 	}
+	if b.o.has("aggregates") && b.o.has("script") {
+		r.fail(b.o.keys["script"], "remove one", "aggregates and script are both given")
+	}
 	b.Every = b.o.duration("every", 0, 100*time.Millisecond)
 	r.window(b)
 	if !b.o.has("window") && !b.o.has("every") {
@@ -180,8 +183,20 @@ func (r *reader) window(b *parsed) {
 		r.fail(o.place("late"), "write a lower-case letter, then letters, digits, - and _", "%q cannot be the name of a stream", clip(w.Late))
 	}
 	r.extent(o, &w)
+	if w.Time == "processing" && w.Kind != WindowTumbling {
+		r.fail(o.place("time"), "remove time: processing, or write tumbling", "a %s window goes by event time", w.Kind)
+	}
+	if b.o.has("script") && (w.Kind == WindowSession || w.Kind == WindowCount) {
+		r.fail(o.at, "use aggregates, or another window", "a script cannot keep a %s window, whose states must be merged", w.Kind)
+	}
 	b.Window = w
 }
+
+// Limits of a stat bolt.
+const (
+	maxAggregates = 64
+	maxCount      = 10_000 // readings that a count window keeps
+)
 
 // extent reads a window's size and slide.
 func (r *reader) extent(o object, w *Window) {
@@ -202,7 +217,7 @@ func (r *reader) extent(o object, w *Window) {
 	case WindowSession:
 		w.Gap = o.duration("session", 0, time.Millisecond)
 	case WindowCount:
-		w.Count = o.whole("count", 0, 1, 1_000_000)
+		w.Count = o.whole("count", 0, 1, maxCount)
 		w.CountSlide = w.Count
 		if o.has("slide") {
 			w.CountSlide = o.whole("slide", w.Count, 1, max(1, w.Count))
@@ -225,6 +240,9 @@ func (r *reader) aggregates(b *parsed) {
 		r.fail(n.at, "write {n: count, mean: mean(temperature)}", "aggregates must be a mapping of names to statistics, not %s", n.describe())
 		return
 	}
+	if len(n.pairs) > maxAggregates {
+		r.fail(n.pairs[maxAggregates].at, "divide them between two bolts", "%d statistics, at most %d are allowed", len(n.pairs), maxAggregates)
+	}
 	seen := map[string]bool{}
 	for _, p := range n.pairs {
 		switch {
@@ -233,6 +251,9 @@ func (r *reader) aggregates(b *parsed) {
 			continue
 		case seen[p.key]:
 			r.fail(p.at, "rename one", "the statistic %q is declared twice", p.key)
+			continue
+		case oneOf(p.key, taken):
+			r.fail(p.at, "choose another name", "a statistic cannot be called %s: its documents have a field of that name", p.key)
 			continue
 		}
 		seen[p.key] = true

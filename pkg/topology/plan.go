@@ -250,15 +250,10 @@ func tasksOf(declared int) int {
 func ticksOf(b *Bolt) (bool, time.Duration) {
 	switch b.Kind {
 	case KindStat:
-		switch {
-		case b.Every > 0 || b.Window.Time != "processing":
-			return true, b.Every
-		case b.Window.Kind == WindowSession:
-			return true, often(b.Window.Gap)
-		case b.Window.Kind == WindowTumbling || b.Window.Kind == WindowSliding:
-			return true, max(b.Window.Slide, time.Second)
+		if b.Every == 0 && b.Window.Time == "processing" {
+			return true, max(b.Window.Slide, 100*time.Millisecond)
 		}
-		return true, 0
+		return true, b.Every
 	case KindAlarm:
 		least := time.Duration(0)
 		for _, d := range []time.Duration{b.NoData, b.RaiseFor, b.ClearFor} {

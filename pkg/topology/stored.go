@@ -70,19 +70,19 @@ type Changes struct {
 // None reports whether nothing differs.
 func (c Changes) None() bool { return len(c.Added)+len(c.Removed)+len(c.Changed) == 0 }
 
-// Diff compares two plans of one topology; old may be nil.
-func Diff(old, new *Plan) Changes {
+// Diff compares two plans of one topology; before may be nil.
+func Diff(before, after *Plan) Changes {
 	var c Changes
-	before, after := described(old), described(new)
-	for id, a := range after {
-		if b, ok := before[id]; !ok {
+	was, is := described(before), described(after)
+	for id, a := range is {
+		if b, ok := was[id]; !ok {
 			c.Added = append(c.Added, id)
 		} else if a != b {
 			c.Changed = append(c.Changed, id)
 		}
 	}
-	for id := range before {
-		if _, ok := after[id]; !ok {
+	for id := range was {
+		if _, ok := is[id]; !ok {
 			c.Removed = append(c.Removed, id)
 		}
 	}

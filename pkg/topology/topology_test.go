@@ -359,7 +359,10 @@ func TestRejectedWithPlace(t *testing.T) {
 
 // Bytes that would cost a parser much are refused before they do.
 func TestLimits(t *testing.T) {
-	bolts := "bolts:\n" + strings.Repeat("  - {kind: convert, from: s, save: c}\n", topology.MaxBolts+1)
+	bolts := "bolts:\n"
+	for i := range topology.MaxBolts + 1 {
+		bolts += fmt.Sprintf("  - {id: b%d, kind: convert, from: s, save: c}\n", i)
+	}
 	for name, c := range map[string]struct{ source, want string }{
 		"long":      {"#" + strings.Repeat(" ", 1<<20), "at most 1048576"},
 		"bolts":     {strings.Split(small, "bolts:")[0] + bolts, "at most 256"},
