@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boltmesh/boltmesh/pkg/control"
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+func newPS(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps [TOPOLOGY]",
+		Short: "Show the live workers and what they do",
+		Long: `One line for each node that a live worker runs. WATERMARK is how far event time has come, OLDEST the age of the oldest reading under way, LAG the number
+of records that Kafka holds and that are not fully processed; these three are a spout's. IN, OUT and FAILED count tuples since the worker started.`,
+		Example: `  boltmesh ps
+  boltmesh ps machine-health
+  boltmesh ps -o json | jq '.[] | select(.last_error)'`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			name := ""
+			if len(names) > 0 {
+				name = names[0]
+			}
+			return c.connect(cmd.Context(), func(k *control.Control) error {
+				if name != "" {
+					if _, err := k.Get(cmd.Context(), name); err != nil {
+						return err
+					}
+				}
+				members, err := k.Members(cmd.Context(), name)
+				if err != nil {
+					return err
+				}
+				if members == nil {
+					members = []member.Member{}
+				}
+				now := time.Now()
+				return c.print(cmd.OutOrStdout(), members, func(t *tabwriter.Writer) { processes(t, members, now) })
+			})
+		},
+	}
+}
+
+// processes writes the table of workers.
+func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
+	row(t, "TOPOLOGY", "NODE", "KIND", "WORKER", "TASKS", "REV", "VERSION", "SINCE", "WATERMARK", "OLDEST", "LAG", "IN", "OUT", "FAILED", "LAST ERROR")
+	for i := range members {
+		m := &members[i]
+		tasks := runs(m.Tasks)
+		switch {
+		case slices.Contains(m.Tasks, tuple.Shared):
+			tasks = "any"
+		case m.Leaving:
+			tasks = "leaving"
+		}
+		watermark, behind := spoutMarks(m)
+		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), watermark, age(m.Oldest, now), behind,
+			m.In, m.Out, m.Failed, lastError(m, now))
+	}
+}
+
+// spoutMarks sums up a spout's partitions; both are empty for others.
+func spoutMarks(m *member.Member) (watermark, behind string) {
+	if len(m.Marks) == 0 {
+		return "", ""
+	}
+	low, sum := int64(math.MaxInt64), int64(0)
+	for _, k := range m.Marks {
+		if !k.Idle { // an idle partition holds nobody back
+			low = min(low, k.Watermark)
+		}
+		sum += lag(k)
+	}
+	if low == math.MaxInt64 {
+		for _, k := range m.Marks {
+			if low == math.MaxInt64 || k.Watermark > low {
+				low = k.Watermark
+			}
+		}
+	}
+	return stamp(low), fmt.Sprint(sum)
+}
+
+// lag is how many records a partition holds that are not fully processed.
+func lag(k member.Mark) int64 { return max(0, k.End-k.Floor) }
+
+func lastError(m *member.Member, now time.Time) string {
+	if m.LastError == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s ago)", m.LastError, age(m.ErrorAt, now))
+}
