@@ -127,7 +127,9 @@ func (m *devMesh) run(ctx context.Context, kind string) error {
 	}
 	w := &service.Worker{
 		Kind: kind, Name: "dev-" + kind, Version: service.Version(), Conn: conn, Store: m.state.State(), Logs: m.state.State(),
-		Cache: state.NewCache(state.CacheOptions{}), Sample: m.observer.SampleRatio(), Drain: 10 * time.Second, Records: 1000, Fetch: 32,
+		Cache: state.NewCache(state.CacheOptions{}), Sample: m.observer.SampleRatio(), Drain: 10 * time.Second,
+		Lease:   time.Minute, // nobody takes over from this process, however busy it is
+		Records: 1000, Fetch: 32,
 		Sink: m.counts.sink(m.observer.Sink()), Env: os.LookupEnv,
 		Documents: func(context.Context, string) (document.Store, error) { return m.documents.Documents(), nil },
 	}

@@ -2,11 +2,7 @@
 // the CLI shows it. It never talks to anybody: it is given what was seen and when.
 package member
 
-import (
-	"slices"
-
-	"github.com/boltmesh/boltmesh/pkg/partition"
-)
+import "slices"
 
 // Member is one worker's lease on one node, as it stands in the bucket.
 type Member struct {
@@ -46,21 +42,14 @@ func Key(topology, node, worker string) string { return topology + ".member." + 
 // OwnKey is the key of the lease on a task, or on a log, of a node. Its value is the owner's worker name.
 func OwnKey(topology, node, what string) string { return topology + ".own." + node + "." + what }
 
-// Wanted returns the tasks of a node that worker should own, given everybody who is alive. Workers that are leaving get none.
-func Wanted(node string, tasks int, alive []Member, worker string) []int32 {
-	var names []string
+// Candidates lists the workers among which a node's tasks are divided: those that are alive and not leaving.
+func Candidates(node string, alive []Member) (workers []string) {
 	for _, m := range alive {
 		if m.Node == node && !m.Leaving {
-			names = append(names, m.Worker)
+			workers = append(workers, m.Worker)
 		}
 	}
-	var out []int32
-	for task, w := range partition.Assign(node, tasks, names) {
-		if w == worker {
-			out = append(out, int32(task))
-		}
-	}
-	return out
+	return workers
 }
 
 // Watermark returns the topology's watermark: the minimum over the partitions that are not idle, or the maximum over all when every one is. It is

@@ -25,7 +25,7 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 		switch {
 		case to.Shared || b.All:
 		case e.Grouping == topology.Global:
-			b.Key = func(*tuple.Tuple) (string, bool) { return "", true }
+			b.Key = everything
 		case e.Grouping == topology.Fields:
 			b.Key = keyOf(e.By)
 		}
@@ -62,10 +62,13 @@ func groupOf(b *topology.Bolt) func(*tuple.Tuple) (string, bool) {
 		group = []string{"device"}
 	}
 	if slices.Equal(group, []string{"none"}) {
-		return func(*tuple.Tuple) (string, bool) { return "", true }
+		return everything
 	}
 	return keyOf(group)
 }
+
+// everything is the grouping of a node with one group.
+func everything(*tuple.Tuple) (string, bool) { return "all", true }
 
 // keyOf reads the key that fields form: "device" is the tuple's key, any other a field of the payload. ok is false when one is absent. The parts of
 // a key of several fields are divided by the unit separator, U+001F.

@@ -14,6 +14,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -48,7 +49,7 @@ func tasksOf(mine map[int32]*owned) []int32 { return slices.Sorted(maps.Keys(min
 func (h *host) run(ctx context.Context) {
 	name := h.plan.Topology.Name
 	h.lease = &membership{
-		bucket: h.leases, key: member.Key(name, h.node.ID, h.Name),
+		bucket: h.leases, ttl: h.Lease, key: member.Key(name, h.node.ID, h.Name),
 		self: member.Member{
 			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
 		},
@@ -74,7 +75,7 @@ func (h *host) run(ctx context.Context) {
 func (h *host) compete(ctx context.Context) {
 	for range min(h.node.Tasks, sharedLoops) {
 		h.loops.Go(func() {
-			h.repeat(ctx, func() error { return h.loop(ctx, ctx, tuple.Shared, 0) })
+			h.repeat(ctx, func() error { return h.loop(ctx, h.hard, tuple.Shared, 0) })
 		})
 	}
 	h.lease.update(func(m *member.Member) { m.Tasks = []int32{tuple.Shared} })
@@ -94,14 +95,16 @@ type owned struct {
 // own claims the tasks that are this worker's share and gives up those that are not, whenever the roster changes.
 func (h *host) own(ctx context.Context) {
 	mine := map[int32]*owned{}
-	check := time.NewTicker(renewal / 4)
+	check := time.NewTicker(h.renewal() / 4)
 	defer check.Stop()
 	for {
 		alive, changed := h.roster.see()
 		wanted := map[int32]bool{}
 		if ctx.Err() == nil && h.lease.valid() {
-			for _, t := range member.Wanted(h.node.ID, h.node.Tasks, alive, h.Name) {
-				wanted[t] = true
+			for t, w := range partition.Assign(h.node.ID, h.node.Tasks, member.Candidates(h.node.ID, alive)) {
+				if w == h.Name {
+					wanted[int32(t)] = true
+				}
 			}
 		}
 		h.shed(mine, wanted)
@@ -175,7 +178,7 @@ func (h *host) claimNamed(ctx context.Context, what string, f func(stopping, har
 		h.repeat(stopping, func() error { return f(stopping, hard, revision) })
 		stop()
 		kill()
-		release, cancel := context.WithTimeout(context.WithoutCancel(hard), renewal)
+		release, cancel := context.WithTimeout(context.WithoutCancel(hard), h.renewal())
 		defer cancel()
 		_ = h.leases.Delete(release, key, revision) // refused if somebody else has it by now
 	})

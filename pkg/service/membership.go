@@ -16,6 +16,7 @@ import (
 type membership struct {
 	bucket *jetstream.Bucket
 	key    string
+	ttl    time.Duration
 
 	mu       sync.Mutex
 	self     member.Member
@@ -34,7 +35,7 @@ func (m *membership) update(f func(*member.Member)) {
 func (m *membership) valid() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return time.Since(m.renewed) < selfStop
+	return time.Since(m.renewed) < 2*m.ttl/3 // before the others count it as dead
 }
 
 // renew writes the lease. After it was lost it is taken anew: the tasks are not, they were given up.
@@ -47,9 +48,9 @@ func (m *membership) renew(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, renewal)
+	ctx, cancel := context.WithTimeout(ctx, m.ttl/3)
 	defer cancel()
-	revision, err := m.bucket.Store(ctx, m.key, value, last, leaseTTL)
+	revision, err := m.bucket.Store(ctx, m.key, value, last, m.ttl)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -70,12 +71,12 @@ func (m *membership) hold(ctx context.Context, failed func(error)) {
 	for ctx.Err() == nil {
 		if err := m.renew(ctx); err != nil && ctx.Err() == nil {
 			failed(err)
-			sleep(ctx, renewal/5)
+			sleep(ctx, m.ttl/15)
 			continue
 		}
-		sleep(ctx, renewal)
+		sleep(ctx, min(m.ttl/3, time.Second))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewal)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.ttl/3)
 	defer cancel()
 	_ = m.bucket.Delete(ctx, m.key, 0) // it would expire anyhow
 }

@@ -11,12 +11,8 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/member"
 )
 
-// Lease times: a worker that has not renewed for leaseTTL is dead to the others; one that could not renew for selfStop stops itself before that.
-const (
-	leaseTTL = 3 * time.Second
-	renewal  = time.Second
-	selfStop = 2 * leaseTTL / 3
-)
+// DefaultLease is how long a worker that does not renew counts as alive.
+const DefaultLease = 3 * time.Second
 
 // roster is one topology's leases as last seen: who is alive, who owns what.
 type roster struct {
@@ -48,7 +44,7 @@ func (r *roster) watch(ctx context.Context, failed func(error)) {
 		err := r.bucket.Watch(ctx, r.topology+".>", r.take)
 		if ctx.Err() == nil {
 			failed(err)
-			sleep(ctx, renewal)
+			sleep(ctx, time.Second)
 		}
 	}
 }

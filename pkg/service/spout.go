@@ -248,7 +248,7 @@ func (h *host) tickOwner(ctx context.Context) {
 		return
 	}
 	mine := (*owned)(nil)
-	check := time.NewTicker(renewal / 4)
+	check := time.NewTicker(h.renewal() / 4)
 	defer check.Stop()
 	for {
 		if mine != nil {

@@ -53,7 +53,8 @@ type Worker struct {
 	Fetch     int     // frames per batch, of a bolt
 	Records   int     // per root, of a spout
 	Drain     time.Duration
-	Topology  []string // restrict to these; empty: all
+	Lease     time.Duration // how long this worker counts as alive after its last renewal; default DefaultLease
+	Topology  []string      // restrict to these; empty: all
 	Node      []string
 
 	letters *jetstream.Letters
@@ -72,6 +73,9 @@ type running struct {
 // Run watches the applied topologies and runs what is this worker's, until ctx ends; then it drains: nothing more is fetched, what is in flight is
 // finished, tasks are released. What cannot be finished within Drain is left to redelivery.
 func (w *Worker) Run(ctx context.Context) error {
+	if w.Lease <= 0 {
+		w.Lease = DefaultLease
+	}
 	var err error
 	if w.letters, err = w.Conn.Letters(ctx); err != nil {
 		return err
@@ -101,6 +105,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// renewal is how often leases are looked at.
+func (w *Worker) renewal() time.Duration { return min(w.Lease/3, time.Second) }
 
 func (w *Worker) where(topology, node string) trace.Where {
 	return trace.Where{Topology: topology, Node: node, Kind: w.Kind, Worker: w.Name}

@@ -106,8 +106,9 @@ var policy = []rule{
 	{"pkg/observe", engine.and("go.opentelemetry.io/otel", "github.com/prometheus/client_golang"), adapter + "; traces and metrics are one noun here, since one event becomes both"},
 
 	// Floor 3: assembly. The services never reach devstack: a production binary holds no broker.
-	{"pkg/service", below3.and("github.com/knadh/koanf", "github.com/spf13/pflag", "github.com/spf13/cobra", "github.com/goccy/go-yaml", "github.com/tidwall/gjson", "github.com/cenkalti/backoff/v5"), "what every main shares; it knows the adapters, and reads configuration"},
+	{"pkg/service", below3.and("pkg/control", "github.com/knadh/koanf", "github.com/spf13/pflag", "github.com/spf13/cobra", "github.com/goccy/go-yaml", "github.com/tidwall/gjson", "github.com/cenkalti/backoff/v5"), "what every main shares; it knows the adapters, reads configuration, and reads the topologies that control writes"},
 	{"pkg/control", below3, "operator questions, asked through the adapters"},
+	{"pkg/feed", below3.and("services/spout/kafka", "github.com/segmentio/kafka-go", "golang.org/x/time/rate"), "the other end of the spout: it writes to Kafka what the spout reads, through the same connection settings"},
 	{"pkg/devstack", allow("github.com/nats-io/nats-server/v2", "github.com/twmb/franz-go"), "two brokers in one process; what they carry is not their business"},
 	{"pkg/meshtest", engine.and("services/convert/normalize", "services/stat/window", "services/alarm/rule", "services/output/write"), "the mesh on memory transports: with an adapter in it a run would not be repeatable from its seed"},
 
