@@ -36,6 +36,9 @@ printed. A file that means the same as what is applied changes nothing. If any f
 	return cmd
 }
 
+// nobodyWait is how long apply waits for a node to be run by somebody: services take up a new topology at once, if there are any.
+const nobodyWait = 3 * time.Second
+
 func (c *cli) apply(ctx context.Context, out, errOut io.Writer, files []string, drain bool) error {
 	var all []*topology.Topology
 	var problems []string
@@ -57,7 +60,7 @@ func (c *cli) apply(ctx context.Context, out, errOut io.Writer, files []string, 
 		var reports []control.Report
 		silent := 0
 		for _, t := range all {
-			r, err := k.Apply(ctx, t.Document, control.ApplyOptions{Drain: drain, Timeout: c.timeout})
+			r, err := k.Apply(ctx, t.Document, control.ApplyOptions{Drain: drain, Timeout: c.timeout, Patience: min(c.timeout, nobodyWait)})
 			if err != nil {
 				return fmt.Errorf("apply %s: %w", t.Name, err)
 			}
@@ -101,7 +104,7 @@ func describe(w io.Writer, r *control.Report) {
 		fmt.Fprintf(w, "  not reported by %s\n", strings.Join(r.Silent, ", "))
 	}
 	if len(r.Idle) > 0 && len(r.Silent) == 0 {
-		fmt.Fprintf(w, "  no worker has told yet that it runs %s\n", strings.Join(r.Idle, ", "))
+		fmt.Fprintf(w, "  no worker runs %s: start the services of these nodes\n", strings.Join(r.Idle, ", "))
 	}
 	if r.Paused {
 		fmt.Fprintf(w, "  it is paused: boltmesh resume %s\n", r.Topology)

@@ -20,9 +20,10 @@ const DefaultTimeout = time.Minute
 
 // ApplyOptions say how a topology is applied. The zero value is what an operator wants of a new topology.
 type ApplyOptions struct {
-	Drain    bool          // allow nodes to disappear; what is in their inputs is processed first
-	Everyone bool          // wait until every node is run by some worker, not only for the workers that are there
-	Timeout  time.Duration // of each wait; default DefaultTimeout
+	Drain   bool          // allow nodes to disappear; what is in their inputs is processed first
+	Timeout time.Duration // of the wait for what is under way, and of that for the workers; default DefaultTimeout
+	// Patience is how long to wait, beyond the workers that are there, until every node is run by one; 0: not at all.
+	Patience time.Duration
 }
 
 // Report says what Apply has done.
@@ -210,7 +211,7 @@ func (c *change) restore(ctx context.Context) error {
 	return err
 }
 
-// await waits until the workers that were alive before report the new revision, and for more if so asked.
+// await waits until the workers that were alive before report the new revision, then for nodes that nobody runs.
 func (c *change) await(ctx context.Context, before []member.Member) error {
 	var expected []string
 	for _, m := range before {
@@ -218,23 +219,22 @@ func (c *change) await(ctx context.Context, before []member.Member) error {
 			expected = append(expected, member.Key(c.name, m.Node, m.Worker))
 		}
 	}
-	err := c.until(ctx, c.options.Timeout, func() (string, error) {
+	look := func() error {
 		seen, err := c.members(ctx, c.name)
-		if err != nil {
-			return "", err
-		}
 		c.report.Workers, c.report.Silent, c.report.Idle = roll(c.plan, seen, expected, c.next.Revision)
-		var missing []string
-		if len(c.report.Silent) > 0 {
-			missing = append(missing, "not reported by "+strings.Join(c.report.Silent, ", "))
-		}
-		if c.options.Everyone && len(c.report.Idle) > 0 {
-			missing = append(missing, "no worker runs "+strings.Join(c.report.Idle, ", "))
-		}
-		return strings.Join(missing, "; "), nil
+		return err
+	}
+	err := c.until(ctx, c.options.Timeout, func() (string, error) {
+		err := look()
+		return strings.Join(c.report.Silent, ", "), err
 	})
-	var late *lateError
-	if errors.As(err, &late) && !c.options.Everyone {
+	if err == nil && c.options.Patience > 0 {
+		err = c.until(ctx, c.options.Patience, func() (string, error) {
+			err := look()
+			return strings.Join(c.report.Idle, ", "), err
+		})
+	}
+	if errors.As(err, new(*lateError)) {
 		return nil // the report names them
 	}
 	return err

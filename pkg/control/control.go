@@ -208,8 +208,7 @@ func (c *Control) Delete(ctx context.Context, name string, o DeleteOptions) erro
 		alive, err := c.Members(ctx, name)
 		return holders(alive), err
 	})
-	var late *lateError
-	if err != nil && !errors.As(err, &late) {
+	if err != nil && !errors.As(err, new(*lateError)) {
 		return err
 	}
 	return errors.Join(c.clear(ctx, name), err)

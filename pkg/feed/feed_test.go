@@ -13,6 +13,8 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol/produce"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"github.com/boltmesh/boltmesh/pkg/devstack"
@@ -280,4 +282,37 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/row")
+}
+
+// Rows whose records the topic has let expire were there: those before the first one that is left in the same partition.
+func TestExpiredBeginning(t *testing.T) {
+	o := options(broker(t, devstack.Options{}), readings(t, "a", 700))
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(o.Spout.Kafka.Brokers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	cut := kmsg.NewDeleteRecordsRequest()
+	topic := kmsg.NewDeleteRecordsRequestTopic()
+	topic.Topic = "readings"
+	for p := range int32(DefaultPartitions) {
+		part := kmsg.NewDeleteRecordsRequestTopicPartition()
+		part.Partition, part.Offset = p, 50
+		topic.Partitions = append(topic.Partitions, part)
+	}
+	cut.Topics, cut.TimeoutMillis = append(cut.Topics, topic), 5000
+	if _, err := cut.RequestWith(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := held(t, o)
+	if len(before) >= 700 {
+		t.Fatalf("nothing expired: %d rows", len(before))
+	}
+	r, err := Run(t.Context(), o)
+	if err != nil || r.Sent() != 0 || r.Files[0].Found != 700 {
+		t.Errorf("of %d rows that are left: %+v, %v", len(before), r, err)
+	}
 }
