@@ -45,7 +45,7 @@ var shapes = map[string][]key{
 		{"retry", "retry", "How failed emissions are tried again.", false},
 	},
 	"kafka": {
-		{"brokers", "string", "Addresses as host:port, comma separated. ${VAR:default} is resolved where the spout runs.", true},
+		{"brokers", "string", "Addresses as host:port, comma separated. ${VAR:default} is resolved where the spout runs. Default ${BOLTMESH_KAFKA_BROKERS:localhost:9092}.", false},
 		{"topics", "strings", "Topics to read.", true},
 		{"start", "start", "Where to begin when nothing is committed: earliest (default), latest, committed (fail if there is none) or an RFC 3339 time.", false},
 		{"group", "string", "Consumer group. Default boltmesh-<topology>.", false},

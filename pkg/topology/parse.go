@@ -226,7 +226,7 @@ func (r *reader) readKafka(n *node, topology string) Kafka {
 	defer func() { r.kafka = false }()
 	o := r.object(n, "kafka", shapes["kafka"], nil)
 	k := Kafka{
-		Brokers: o.text("brokers", ""), Start: o.text("start", "earliest"), Group: o.text("group", "boltmesh-"+topology), Incarnation: o.text("incarnation", ""),
+		Brokers: o.text("brokers", "${BOLTMESH_KAFKA_BROKERS:localhost:9092}"), Start: o.text("start", "earliest"), Group: o.text("group", "boltmesh-"+topology), Incarnation: o.text("incarnation", ""),
 	}
 	var at []Place
 	k.Topics, at = o.texts("topics")
