@@ -18,13 +18,13 @@ build: ## compile the programs into bin/
 	@mkdir -p bin
 	$(GO) build -o bin/ $$($(GO) list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./...)
 
-# In this order: what fails soonest fails first, and the servers are built while nothing waits for them.
-test: vet unit tools integration ## everything: vet, unit tests with -race, integration on real servers
+# In this order: what fails soonest fails first. Some unit tests need the servers too: the adapters' conformance suites.
+test: vet unit integration ## everything: vet, unit tests with -race, integration on real servers
 
 vet: ## go vet
 	$(GO) vet ./...
 
-unit: ## tests of pkg and services, with -race
+unit: tools ## tests of pkg and services, with -race
 	$(GO) test -race -timeout 10m ./pkg/... ./services/...
 
 integration: tools ## tests of everything else, on real servers
