@@ -106,7 +106,7 @@ func TestUsage(t *testing.T) {
 		"aply":                            "Did you mean",
 		"validate":                        "it is written boltmesh validate FILE...",
 		"list extra":                      "unknown command",
-		"list --colour":                   "see boltmesh list --help",
+		"list --color":                    "see boltmesh list --help",
 		"list -o yaml":                    "neither table nor json",
 		"get --timeout 0s x":              "not a time to wait",
 		"feed --topology x.yaml":          "feed TOPOLOGY FILE...",

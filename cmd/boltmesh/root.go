@@ -113,11 +113,11 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // errSaid is a failure whose message has been printed already.
-var errSaid = silent{}
+var errSaid = saidError{}
 
-type silent struct{}
+type saidError struct{}
 
-func (silent) Error() string { return "" }
+func (saidError) Error() string { return "" }
 
 func exitCode(err error) int {
 	var usage usageError

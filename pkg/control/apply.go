@@ -170,7 +170,7 @@ func (c *change) compare(ctx context.Context) (removed, recreated []string, err 
 	return removed, recreated, nil
 }
 
-// stop waits until nothing of the old revision is under way.
+// stop waits until nothing of the old revision is under way. A warning says when that is not certain.
 func (c *change) stop(ctx context.Context, alive []member.Member) (warning string, err error) {
 	if len(alive) == 0 {
 		queued, err := c.queued(ctx, c.name)
@@ -180,11 +180,21 @@ func (c *change) stop(ctx context.Context, alive []member.Member) (warning strin
 		if what := crowd(queued); what != "" {
 			return "", fmt.Errorf("no worker runs revision %d of %s, and %s: start the services, so that this is processed before the change", c.old.Revision, c.name, what)
 		}
-		return "", nil
+		owned, err := c.leases.Keys(ctx, c.name+".own.>") // a worker that stops in an orderly manner leaves none
+		if err != nil || len(owned) == 0 {
+			return "", err
+		}
+		return "no worker runs, and the last ones did not stop in an orderly manner: " + unsure, nil
 	}
-	c.last, err = c.quiesce(ctx, c.name, c.old, c.last, c.options.Timeout)
-	return "", err
+	spouts := slices.ContainsFunc(alive, func(m member.Member) bool { return m.Kind == topology.KindSpout })
+	if c.last, err = c.quiesce(ctx, c.name, c.old, c.last, c.options.Timeout); err == nil && !spouts {
+		warning = "no spout runs: " + unsure
+	}
+	return warning, err
 }
+
+// unsure is what may happen when nobody could be asked whether everything emitted is processed.
+const unsure = "readings that the old revision handled and did not report are handled again, by the new one"
 
 // recreate replaces input streams, which are empty now.
 func (c *change) recreate(ctx context.Context, nodes []string) error {

@@ -172,11 +172,21 @@ func TestApply(t *testing.T) {
 func TestChangeWaitsForRest(t *testing.T) {
 	c, conn := setup(t)
 	apply(t, c, rooms, control.ApplyOptions{})
+	leases, err := conn.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leases.Store(t.Context(), member.OwnKey("rooms", "hot", "3"), []byte("killed"), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if r := apply(t, c, changed(), control.ApplyOptions{}); !strings.Contains(r.Warning, "orderly") {
+		t.Errorf("nobody runs any more: %+v", r)
+	}
 	w := spoutWorker(10, 15)
 	w.settle = true
 	w.start(t, c, conn)
-	r := apply(t, c, changed(), control.ApplyOptions{Timeout: 10 * time.Second})
-	if r.Revision != 2 || strings.Join(r.Workers, " ") != "s1/readings" || r.Pause <= 0 || len(r.Silent) > 0 {
+	r := apply(t, c, rooms, control.ApplyOptions{Timeout: 10 * time.Second})
+	if r.Revision != 3 || r.Warning != "" || strings.Join(r.Workers, " ") != "s1/readings" || r.Pause <= 0 || len(r.Silent) > 0 {
 		t.Errorf("got %+v", r)
 	}
 	if a, err := c.Get(t.Context(), "rooms"); err != nil || a.Paused {

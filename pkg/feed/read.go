@@ -90,7 +90,7 @@ func newReader(name string, spec topology.Spout, in io.Reader, closing func() er
 		close: closing, lines: lines{in: buffered}, spec: spec, name: name,
 		decoder: spout.NewDecoder(spec), keyReader: spout.NewDecoder(keyOnly),
 	}
-	if err := r.recognise(); err != nil {
+	if err := r.recognize(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return r, nil
@@ -112,8 +112,8 @@ func plain(in io.Reader) (*bufio.Reader, error) {
 	return b, nil
 }
 
-// recognise finds out the form and reads a CSV header.
-func (r *Reader) recognise() error {
+// recognize finds out the form and reads a CSV header.
+func (r *Reader) recognize() error {
 	if r.spec.Decode == "raw" {
 		r.form = formRaw
 		return nil
