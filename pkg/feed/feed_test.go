@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func broker(t *testing.T, o devstack.Options) string {
+func broker(t testing.TB, o devstack.Options) string {
 	t.Helper()
 	o.Dir, o.Warn = t.TempDir(), func(line string) { t.Log(line) }
 	s, err := devstack.Start(t.Context(), o)
@@ -45,7 +45,7 @@ func options(brokers string, files ...string) Options {
 }
 
 // readings writes a file of n rows of 7 devices and returns its name. Ids set files apart.
-func readings(t *testing.T, id string, n int) string {
+func readings(t testing.TB, id string, n int) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("device,ts,v,file\n")
@@ -315,4 +315,30 @@ func TestExpiredBeginning(t *testing.T) {
 	if err != nil || r.Sent() != 0 || r.Files[0].Found != 700 {
 		t.Errorf("of %d rows that are left: %+v, %v", len(before), r, err)
 	}
+}
+
+func BenchmarkFeed(b *testing.B) {
+	const rows = 50_000
+	o := options(broker(b, devstack.Options{}), readings(b, "a", rows))
+	o.Again = true
+	for b.Loop() {
+		if r, err := Run(b.Context(), o); err != nil || r.Sent() != rows {
+			b.Fatal(r, err)
+		}
+	}
+	b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+func BenchmarkFound(b *testing.B) {
+	const rows = 50_000
+	o := options(broker(b, devstack.Options{}), readings(b, "a", rows))
+	if _, err := Run(b.Context(), o); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if r, err := Run(b.Context(), o); err != nil || r.Sent() != 0 {
+			b.Fatal(r, err)
+		}
+	}
+	b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
