@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -95,8 +96,18 @@ type Loop struct {
 	floors  map[tuple.Origin]int64
 	applied applied
 	streams map[string]tuple.Name
+	holding atomic.Pointer[Held]
 	pending []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
 }
+
+// Held is what a loop has fetched and not finished: the roots in it, and since when.
+type Held struct {
+	Roots []tuple.Root
+	Since time.Time
+}
+
+// Held says what the loop is working on; nil when it waits for frames. It may be called from any goroutine.
+func (l *Loop) Held() *Held { return l.holding.Load() }
 
 // New returns a loop that is ready to Step. For a stateful bolt it loads the task's head, which must happen after the claim and before the first
 // message is taken.
@@ -163,6 +174,7 @@ func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 		return 0, r.abandon(ctx, err)
 	}
 	frames, l.pending = len(l.pending), nil
+	l.holding.Store(nil)
 	r.tell()
 	return frames, nil
 }

@@ -83,6 +83,7 @@ func (l *Loop) begin() *run {
 		r.fresh = map[tuple.ID]fresh{}
 		r.c.state, r.c.agenda = l.Own.View, map[string]int64{}
 	}
+	held := &Held{Since: r.fetched}
 	for i := range r.in {
 		d := &r.in[i]
 		if d.err = d.frame.Decode(l.pending[i].Data); d.err != nil {
@@ -92,12 +93,19 @@ func (l *Loop) begin() *run {
 		for k := range d.frame.Tuples {
 			t := &d.frame.Tuples[k]
 			d.ledger[k] = tuple.LedgerID(t.ID, l.name, l.where.Task, t.Root.Attempt)
-			if t.Root.Floor > l.floors[t.Root.Origin] {
-				l.floors[t.Root.Origin] = t.Root.Floor
+			if n := len(held.Roots); n == 0 || held.Roots[n-1] != t.Root {
+				held.Roots = append(held.Roots, t.Root)
+				if t.Root.Floor > l.floors[t.Root.Origin] {
+					l.floors[t.Root.Origin] = t.Root.Floor
+				}
 			}
 		}
 		d.id = tuple.FrameID(l.name, l.where.Task, d.ledger)
 	}
+	if old := l.holding.Load(); old != nil {
+		held.Since = old.Since // taken up again after an error
+	}
+	l.holding.Store(held)
 	return r
 }
 

@@ -183,3 +183,25 @@ func (c *Conn) Request(ctx context.Context, subject string, data []byte) ([]byte
 	}
 	return m.Data, nil
 }
+
+// Ask puts a question to everybody who serves a subject and returns the answers that came within wait.
+func (c *Conn) Ask(ctx context.Context, subject string, data []byte, wait time.Duration) (answers [][]byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	inbox := c.nc.NewInbox()
+	sub, err := c.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, fmt.Errorf("ask on %s: %w", subject, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest(subject, inbox, data); err != nil {
+		return nil, fmt.Errorf("ask on %s: %w", subject, err)
+	}
+	for {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return answers, nil // the time is up, or nobody serves it
+		}
+		answers = append(answers, m.Data)
+	}
+}

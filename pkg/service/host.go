@@ -34,6 +34,7 @@ type host struct {
 	docs     database
 
 	pausedNow *atomic.Bool // of the topology, kept by the worker
+	working   sync.Map     // *bolt.Loop -> its task
 	loops     sync.WaitGroup
 }
 
@@ -60,6 +61,11 @@ func (h *host) run(ctx context.Context) {
 	holding.Go(func() { h.lease.hold(held, func(err error) { h.failed(h.at(), "renew the lease", err) }) })
 	defer holding.Wait()
 	defer release()
+	if stop, err := h.answerHolders(); err != nil {
+		h.failed(h.at(), "serve questions", err)
+	} else {
+		defer stop()
+	}
 	switch {
 	case h.node.Kind == topology.KindSpout:
 		h.spout(ctx)
@@ -250,6 +256,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	gentle.Inbox = inbox
 	h.Sink.Emit(trace.Changed{Where: where, What: "task taken", Revision: h.revision, Epoch: epoch})
 	defer h.Sink.Emit(trace.Changed{Where: where, What: "task released", Revision: h.revision, Epoch: epoch})
+	defer h.works(task, l)()
 	for ctx.Err() == nil {
 		if _, err := l.Step(hard); err != nil {
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {

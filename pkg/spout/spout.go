@@ -31,6 +31,8 @@ type Options struct {
 	Sink       trace.Sink
 	// Commit makes the floor durable. ErrStale, wrapped, when the generation is not the current one.
 	Commit func(ctx context.Context, floor int64) error
+	// Holders finds out where an overdue root is held; may be nil. It is asked about the oldest overdue root only: the others mostly wait behind it.
+	Holders func(ctx context.Context, r tuple.Root) []trace.Holder
 }
 
 // Loop emits the roots of one origin. It is not safe for concurrent use.
@@ -115,12 +117,15 @@ func (l *Loop) done(d ack.Done, ok bool) {
 
 // Tick replays what is overdue and commits the floor if it has moved.
 func (l *Loop) Tick(ctx context.Context) error {
-	for _, d := range l.ledger.Tick(l.Clock.Now().UnixMilli()) {
-		a := d.Attempt
-		a.Count--
-		l.Sink.Emit(trace.Overdue{
-			Where: l.Where, Root: tuple.Root{Origin: l.Origin, First: d.First, Attempt: a}, Age: time.Duration(d.Age) * time.Millisecond,
-		})
+	for i, d := range l.ledger.Tick(l.Clock.Now().UnixMilli()) {
+		said := trace.Overdue{
+			Where: l.Where, Root: tuple.Root{Origin: l.Origin, First: d.First, Attempt: d.Attempt}, Age: time.Duration(d.Age) * time.Millisecond,
+		}
+		said.Root.Attempt.Count-- // the one that timed out
+		if i == 0 && l.Holders != nil {
+			said.Holders = l.Holders(ctx, said.Root)
+		}
+		l.Sink.Emit(said)
 		if err := l.emit(ctx, d.First, d.Next, d.Attempt); err != nil {
 			return err
 		}
