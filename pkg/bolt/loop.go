@@ -85,6 +85,7 @@ type Options struct {
 	Clock    Clock
 	Sink     trace.Sink
 	Fetch    int // frames per batch; default 32
+	Slice    int // groups that a tick handles between two commits; default 1000
 }
 
 // Loop handles the frames of one task, one batch at a time. It is not safe for concurrent use.
@@ -114,6 +115,9 @@ func (l *Loop) Held() *Held { return l.holding.Load() }
 func New(ctx context.Context, o Options) (*Loop, error) {
 	if o.Fetch <= 0 {
 		o.Fetch = 32
+	}
+	if o.Slice <= 0 {
+		o.Slice = 1000
 	}
 	if o.Retry.Attempts <= 0 {
 		o.Retry.Attempts = 5

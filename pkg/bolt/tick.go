@@ -10,9 +10,6 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// slice is how many groups a tick handles between two commits.
-const slice = 1000
-
 // counter is a state value: the last n of an edge's emitter, or of a gate.
 type counter struct{ n uint64 }
 
@@ -123,7 +120,7 @@ func (r *run) slices(ctx context.Context, it *item, tick Tick, until int64, done
 	for {
 		var due []state.Due
 		err := r.outage(ctx, func() (err error) {
-			due, err = r.Own.Store.Due(ctx, r.Own.Task, until, done.Cursor, slice)
+			due, err = r.Own.Store.Due(ctx, r.Own.Task, until, done.Cursor, r.Slice)
 			return err
 		})
 		if err != nil {
@@ -133,7 +130,7 @@ func (r *run) slices(ctx context.Context, it *item, tick Tick, until int64, done
 		if err != nil {
 			return err
 		}
-		done.Unfinished = len(due) == slice
+		done.Unfinished = len(due) == r.Slice
 		if len(due) > 0 {
 			done.Cursor = due[len(due)-1].Key
 		}
