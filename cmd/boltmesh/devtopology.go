@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
-	"time"
 
-	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 )
@@ -26,10 +23,4 @@ func readTopology(file string) (*topology.Topology, error) {
 		Checker: script.Check{},
 	})
 	return t, problems.Err()
-}
-
-// apply applies the topology and waits for the services.
-func (m *devMesh) apply(ctx context.Context) error {
-	_, err := m.control.Apply(ctx, m.source, control.ApplyOptions{Timeout: 30 * time.Second})
-	return err
 }
