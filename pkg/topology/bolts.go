@@ -279,6 +279,8 @@ func (r *reader) group(b *parsed) {
 			r.fail(b.groupAt[i], "write group: none alone", "none cannot be combined")
 		case !isField(g) || g == "archive":
 			r.fail(b.groupAt[i], "write device, a field, archive.<field> or none", "%q cannot be a group", clip(g))
+		case strings.HasPrefix(g, "archive."):
+			r.unsupported(b.groupAt[i], "grouping by a field of the archive")
 		case oneOf(g, b.Group[:i]):
 			r.fail(b.groupAt[i], "remove one", "%q is named twice", clip(g))
 		}

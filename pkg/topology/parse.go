@@ -75,6 +75,7 @@ func (r *reader) document(source []byte) *Topology {
 	}
 	t.Unknown = "null"
 	if n := top.vals["unknown_device"]; n != nil && !n.null {
+		r.unsupported(top.keys["unknown_device"], "unknown_device")
 		t.Unknown = top.choice("unknown_device", "null", []string{"null", "reject"})
 	}
 	r.check(t, spout, bolts)

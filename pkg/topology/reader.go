@@ -411,3 +411,8 @@ func (r *reader) any(n *node) any {
 	}
 	return n.text
 }
+
+// unsupported reports something that the language knows and this version cannot run: better refused here than by every worker.
+func (r *reader) unsupported(at Place, what string) {
+	r.fail(at, "leave it out", "%s is not supported by this version", what)
+}
