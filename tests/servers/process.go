@@ -36,6 +36,7 @@ type Process struct {
 	ownDir   bool
 	argv     []string
 	env      []string // added to this process's own
+	hide     string   // beginning of names that are taken out of it; empty for none
 	ready    func(context.Context) error
 	startMax time.Duration
 
@@ -79,7 +80,7 @@ func (p *Process) start(ctx context.Context) error {
 	defer log.Close() // the child has its own
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
 	cmd.Dir = p.dir
-	cmd.Env = append(os.Environ(), p.env...)
+	cmd.Env = append(visible(os.Environ(), p.hide), p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
 	c, err := spawn(cmd)

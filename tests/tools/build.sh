@@ -53,8 +53,37 @@ install_system() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-build_go() { # build_go NAME PACKAGE
-  go -C "$here" build -mod=readonly -ldflags='-s -w' -o "$tools/.$1.new" "$2"
+build_go() { # build_go NAME PACKAGE [FLAG...]
+  go -C "$here" build -mod=readonly -ldflags='-s -w' "${@:3}" -o "$tools/.$1.new" "$2"
+}
+
+# FerretDB is built from a copy with two lines changed. 1.24.2 keeps the query of every matched update of a command open,
+# each on a connection of its own, until the command ends: 100 of them, from one command or from several at once, wait for
+# a 101st connection for ever. And it finds a document by its _id only if the filter has nothing else; otherwise it reads
+# the collection.
+build_ferretdb() {
+  local copy=$tools/.ferretdb.src source
+  rm -rf "$copy"
+  go -C "$here" mod download github.com/FerretDB/FerretDB
+  source=$(go -C "$here" list -mod=readonly -m -f '{{.Dir}}' github.com/FerretDB/FerretDB)
+  cp -r --no-preserve=mode "$source" "$copy"
+  change "$copy/internal/handler/msg_update.go" 's/^\t\tresult, err := common\.UpdateDocument(.*/&\n\t\tcloser.Close()/'
+  change "$copy/internal/backends/sqlite/collection.go" 's/params\.Filter\.Len() == 1/params.Filter.Len() > 0/'
+  cp "$here/go.mod" "$tools/.ferretdb.mod"
+  cp "$here/go.sum" "$tools/.ferretdb.sum"
+  go mod edit -replace="github.com/FerretDB/FerretDB=$copy" "$tools/.ferretdb.mod"
+  build_go ferretdb ./ferretdb -modfile="$tools/.ferretdb.mod"
+  rm -rf "$copy" "$tools/.ferretdb.mod" "$tools/.ferretdb.sum"
+}
+
+# change FILE EXPRESSION: applies a sed expression that must change something.
+change() {
+  cp "$1" "$1.before"
+  sed -i "$2" "$1"
+  if cmp -s "$1" "$1.before"; then
+    echo "tools: $1 is not as expected" >&2
+    return 1
+  fi
 }
 
 build_kafka() {
@@ -68,7 +97,7 @@ build() { # build NAME: with a line about what happened
   case $name in
     system) install_system; return ;;
     nats-server | jaeger) want=$(sum "$here"/go.mod "$here"/go.sum) ;;
-    ferretdb) want=$(sum "$here"/go.mod "$here"/go.sum "$here"/ferretdb/*.go) ;;
+    ferretdb) want=$(sum "$here"/go.mod "$here"/go.sum "$here"/ferretdb/*.go "$here"/build.sh) ;;
     kafka) want=$(sum "$here"/kafka/pom.xml) ;;
     *) echo "tools: unknown tool $name" >&2; return 2 ;;
   esac
@@ -79,7 +108,7 @@ build() { # build NAME: with a line about what happened
   echo "tools: building $name ..."
   case $name in
     nats-server) build_go "$name" github.com/nats-io/nats-server/v2 ;;
-    ferretdb) build_go "$name" ./ferretdb ;;
+    ferretdb) build_ferretdb ;;
     jaeger) build_go "$name" github.com/jaegertracing/jaeger/cmd/all-in-one ;;
     kafka) build_kafka ;;
   esac
