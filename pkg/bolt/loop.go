@@ -99,6 +99,7 @@ type Loop struct {
 	streams map[string]tuple.Name
 	holding atomic.Pointer[Held]
 	pending []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
+	stale   bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
 
 // Held is what a loop has fetched and not finished: the roots in it, and since when.
@@ -149,6 +150,7 @@ func (l *Loop) load(ctx context.Context) error {
 	for o, f := range head.Floors {
 		l.floors[o] = max(l.floors[o], f)
 	}
+	l.stale = false
 	return nil
 }
 
@@ -161,21 +163,26 @@ func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 			return 0, err
 		}
 	}
+	if l.stale {
+		if err := l.load(ctx); err != nil {
+			return 0, err
+		}
+	}
 	r := l.begin()
 	if err := r.execute(ctx); err != nil {
-		return 0, r.abandon(ctx, err)
+		return 0, r.abandon(err)
 	}
 	if err := r.commit(ctx); err != nil {
-		return 0, r.abandon(ctx, err)
+		return 0, r.abandon(err)
 	}
 	if err := r.publish(ctx); err != nil {
-		return 0, r.abandon(ctx, err)
+		return 0, r.abandon(err)
 	}
 	if err := r.report(ctx); err != nil {
-		return 0, r.abandon(ctx, err)
+		return 0, r.abandon(err)
 	}
 	if err := l.Inbox.Ack(ctx, l.pending); err != nil {
-		return 0, r.abandon(ctx, err)
+		return 0, r.abandon(err)
 	}
 	frames, l.pending = len(l.pending), nil
 	l.holding.Store(nil)
@@ -183,11 +190,12 @@ func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 	return frames, nil
 }
 
-// abandon gives a batch up for now: what was not committed is forgotten, and what the store holds is read again.
-func (r *run) abandon(ctx context.Context, err error) error {
+// abandon gives a batch up for now: what was not committed is forgotten, and the next Step reads what the store holds before it does anything else.
+func (r *run) abandon(err error) error {
 	if r.Own == nil || errors.Is(err, state.ErrFenced) {
 		return err
 	}
 	r.Own.View.Forget()
-	return errors.Join(err, r.load(ctx))
+	r.stale = true
+	return err
 }
