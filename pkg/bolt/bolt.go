@@ -120,11 +120,14 @@ func Retry(err error, after time.Duration) error { return retry{err, after} }
 // Reject marks err as final: the tuple is dead-lettered at once.
 func Reject(err error) error { return reject{err} }
 
-// Unavailable marks err as the outage of a dependency: it is waited out, without limit, and never dead-letters anything.
+// Unavailable marks err as the outage of a dependency: it is waited out, without limit, and never dead-letters anything. Errors of the state store need
+// no mark: they wrap state.ErrUnavailable.
 func Unavailable(err error) error { return unavailable{err} }
 
 // IsUnavailable reports whether err, or one that it wraps, is an outage.
-func IsUnavailable(err error) bool { return errors.As(err, new(unavailable)) }
+func IsUnavailable(err error) bool {
+	return errors.As(err, new(unavailable)) || errors.Is(err, state.ErrUnavailable)
+}
 
 // IsReject reports whether err, or one that it wraps, is final.
 func IsReject(err error) bool { return errors.As(err, new(reject)) }

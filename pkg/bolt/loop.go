@@ -49,10 +49,13 @@ type Deltas interface {
 	Send(ctx context.Context, origin tuple.Origin, deltas []tuple.Delta) error
 }
 
-// Letters is where dead letters are kept.
+// Letters is where a node's dead letters are kept.
 type Letters interface {
 	// Put stores a letter durably, once per (node, id).
 	Put(ctx context.Context, l *tuple.Letter) error
+	// Known reports whether a letter of this node was stored for id, whatever has become of it since: it may have been replayed under a new position,
+	// so a tuple that comes again under its old one must not be handled. It is asked for every tuple, and answers from memory.
+	Known(ctx context.Context, id tuple.ID) (bool, error)
 }
 
 // Clock tells and passes the time.
@@ -78,6 +81,7 @@ type Options struct {
 	Edges    []Edge
 	Retry    topology.Retry
 	Own      *Ownership
+	Copies   bool // an incoming edge hands every tuple to all tasks: the children of each task are its own
 	Inbox    Inbox
 	Outbox   Outbox
 	Deltas   Deltas

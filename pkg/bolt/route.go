@@ -15,7 +15,11 @@ type Edge struct {
 	Shared bool  // workers of To compete
 	Tasks  int32 // of To, unless Shared
 	All    bool  // every task gets a copy, each with a ledger id of its own
+	Direct bool  // Task gets every tuple, whatever is in it
+	Task   int32 // with Direct
 	Gated  bool  // both ends are stateful: tuples carry n
+	// Partial divides each key between two tasks, by the tuple's id: a hot key's load is halved, and so is what each task knows of it.
+	Partial bool
 	// Key returns what the edge groups by; ok is false for a tuple that does not take the edge (a key field is absent). nil divides by tuple id.
 	Key func(t *tuple.Tuple) (key string, ok bool)
 }
@@ -37,10 +41,15 @@ func (e *Edge) hops(to []hop, i int, t *tuple.Tuple) []hop {
 		for task := range e.Tasks {
 			to = append(to, hop{edge: i, task: task})
 		}
+	case e.Direct:
+		to = append(to, hop{edge: i, task: e.Task})
 	case e.Key == nil:
 		to = append(to, hop{edge: i, task: int32(binary.LittleEndian.Uint32(t.ID[:]) % uint32(e.Tasks))})
 	default:
 		if key, ok := e.Key(t); ok {
+			if e.Partial && t.ID[0]&1 == 1 {
+				key += "\x00"
+			}
 			to = append(to, hop{edge: i, task: partition.Task(key, int(e.Tasks))})
 		}
 	}

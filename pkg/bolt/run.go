@@ -189,11 +189,27 @@ func (r *run) handle(ctx context.Context, it *item) error {
 	return r.stateful(ctx, it)
 }
 
+// lettered reports whether the tuple is among the dead letters already: it was handled, and its acknowledgement or its delta was lost.
+func (r *run) lettered(ctx context.Context, it *item) (known bool, err error) {
+	err = r.outage(ctx, func() error {
+		known, err = r.Letters.Known(ctx, it.ID)
+		return err
+	})
+	if known {
+		it.count(it.ledger)
+		r.tell1(it, trace.Dropped, nil)
+	}
+	return known, err
+}
+
 func (r *run) stateless(ctx context.Context, it *item) error {
+	if known, err := r.lettered(ctx, it); known || err != nil {
+		return err
+	}
 	err := r.try(ctx, it)
 	var children []child
 	if err == nil {
-		children, err = r.children(ctx, it, tuple.ID{})
+		children, err = r.children(ctx, it, r.by())
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -207,6 +223,14 @@ func (r *run) stateless(ctx context.Context, it *item) error {
 	}
 	defer r.tell1(it, trace.Acked, nil)
 	return r.emit(it, children)
+}
+
+// by tells the children of different tasks apart where several tasks handle the same tuple.
+func (r *run) by() tuple.ID {
+	if !r.Copies {
+		return tuple.ID{}
+	}
+	return tuple.ByTask(r.where.Task)
 }
 
 func (r *run) stateful(ctx context.Context, it *item) error {
@@ -230,6 +254,18 @@ func (r *run) stateful(ctx context.Context, it *item) error {
 		r.tell1(it, trace.Held, nil)
 		return nil // no delta: its root replays until the gap before it is filled
 	}
+	f := fresh{Applied: state.Applied{Position: it.Position()}}
+	known, err := r.lettered(ctx, it) // stored, but the commit that was to record it never happened
+	if err != nil {
+		return err
+	}
+	if known {
+		if gate != nil {
+			gate.n = max(gate.n, it.N)
+		}
+		r.note(it.ID, f, nil)
+		return nil
+	}
 	r.c.group = it.group.name
 	err = r.try(ctx, it)
 	var children []child
@@ -242,7 +278,6 @@ func (r *run) stateful(ctx context.Context, it *item) error {
 	if gate != nil {
 		gate.n = max(gate.n, it.N)
 	}
-	f := fresh{Applied: state.Applied{Position: it.Position()}}
 	if err != nil {
 		if err := r.bury(ctx, it, err); err != nil {
 			return err
@@ -464,7 +499,7 @@ func (r *run) unreadable(ctx context.Context, err error, data []byte) error {
 		return err
 	}
 	l := r.blank(err)
-	l.ID, l.Payload = tuple.FrameID(r.name, r.where.Task, nil), data[:min(len(data), 4<<10)]
+	l.ID, l.Payload, l.Size = tuple.FrameID(r.name, r.where.Task, nil), data[:min(len(data), 4<<10)], len(data)
 	r.sum.DeadLettered++
 	return r.outage(ctx, func() error { return r.Letters.Put(ctx, l) })
 }

@@ -93,6 +93,9 @@ func (r *run) tick(ctx context.Context, it *item) error {
 	if err := json.Unmarshal(it.Payload, &tick); err != nil {
 		return r.bury(ctx, it, Reject(fmt.Errorf("tick: %w", err)))
 	}
+	if it.Group != "" {
+		return r.tickOne(ctx, it, tick)
+	}
 	until, concerned := r.state.Due(tick)
 	if !concerned {
 		it.count(it.ledger)
@@ -114,6 +117,20 @@ func (r *run) tick(ctx context.Context, it *item) error {
 		done = state.Applied{Position: it.Position()}
 	}
 	return r.slices(ctx, it, tick, until, done)
+}
+
+// tickOne handles a tick for one group, due or not: a replayed dead letter of that group.
+func (r *run) tickOne(ctx context.Context, it *item, tick Tick) error {
+	if err := r.commit(ctx); err != nil {
+		return err
+	}
+	children, err := r.slice(ctx, it, tick, []state.Due{{Key: it.Group}})
+	if err != nil {
+		return err
+	}
+	r.note(it.ID, fresh{Applied: state.Applied{Position: it.Position()}}, children)
+	defer r.tell1(it, trace.Acked, nil)
+	return r.emit(it, children)
 }
 
 func (r *run) slices(ctx context.Context, it *item, tick Tick, until int64, done state.Applied) error {
@@ -182,7 +199,7 @@ func (r *run) slice(ctx context.Context, it *item, tick Tick, due []state.Due) (
 		if err != nil {
 			t := *it.Tuple
 			t.ID = tuple.ChildID(it.ID, tuple.Emitter{Node: r.name, By: tuple.ByGroup(d.Key)}, 0, 0)
-			t.Key = d.Key
+			t.Key, t.Group = d.Key, d.Key
 			g.Tuple = &t
 			r.c.emissions = r.c.emissions[:0]
 			if err := r.letter(ctx, &g, err); err != nil {

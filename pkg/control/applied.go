@@ -10,6 +10,8 @@ import (
 type Applied struct {
 	Revision  uint32            `json:"revision"`
 	Paused    bool              `json:"paused"`     // spouts emit nothing new
+	// Rested: the pause began with nothing under way, so nothing above the floors has left a trace downstream; a spout that starts emits nothing.
+	Rested    bool  `json:"rested,omitempty"`
 	AppliedAt int64             `json:"applied_at"` // ms
 	Topology  topology.Document `json:"topology"`
 }
@@ -26,3 +28,6 @@ func (a *Applied) Plan() (*topology.Plan, error) {
 // FlushSubject is where the owner of a topology's tick log takes requests to flush; it answers "flushed" when every open window has been emitted and
 // processed, level by level.
 func FlushSubject(topology string) string { return "bmctl." + topology + ".flush" }
+
+// ReplaySubject is where the owner of a topology's replay log takes requests to replay dead letters: a ReplayRequest, answered by a ReplayAnswer.
+func ReplaySubject(topology string) string { return "bmctl." + topology + ".replay" }

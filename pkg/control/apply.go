@@ -119,6 +119,10 @@ func (c *change) run(ctx context.Context) error {
 		}
 	}
 	c.next.AppliedAt = time.Now().UnixMilli()
+	resume := c.old != nil && !c.next.Paused
+	if resume { // only when every worker runs the new revision: frames of another one are refused
+		c.next.Paused, c.next.Rested = true, true
+	}
 	_, err = c.store(ctx, c.name, c.next, c.last)
 	if errors.Is(err, jetstream.ErrExists) {
 		return fmt.Errorf("%w: apply it again when you have seen what was applied meanwhile (boltmesh get %s)", err, c.name)
@@ -126,11 +130,13 @@ func (c *change) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.await(ctx, before); err != nil {
-		return err
-	}
-	if c.old != nil && !c.next.Paused {
+	err = c.await(ctx, before)
+	if resume {
+		err = errors.Join(err, c.restore(ctx))
 		c.report.Pause = time.Since(stopped)
+	}
+	if err != nil {
+		return err
 	}
 	return c.remove(ctx, removed)
 }
@@ -210,7 +216,7 @@ func (c *change) recreate(ctx context.Context, nodes []string) error {
 	return c.conn.Provision(ctx, again)
 }
 
-// restore lets the old revision go on.
+// restore lets the topology go on, unless somebody had paused it.
 func (c *change) restore(ctx context.Context) error {
 	if c.old.Paused {
 		return nil
@@ -266,7 +272,7 @@ func (c *change) keep(ctx context.Context) error {
 }
 
 // roll calls the roll: who reports the revision, who is expected or alive and does not, which nodes nobody runs.
-func roll(plan *topology.Plan, seen map[string]lease, expected []string, revision uint32) (workers, silent, idle []string) {
+func roll(plan *topology.Plan, seen map[string]member.Member, expected []string, revision uint32) (workers, silent, idle []string) {
 	busy := map[string]bool{}
 	for key, l := range seen {
 		who := l.Worker + "/" + l.Node

@@ -108,7 +108,7 @@ func (c *Control) setPaused(ctx context.Context, name string, paused bool) (chan
 		if err != nil || a.Paused == paused {
 			return false, err
 		}
-		a.Paused = paused
+		a.Paused, a.Rested = paused, false
 		_, err = c.store(ctx, name, a, last)
 		if errors.Is(err, jetstream.ErrExists) {
 			continue
@@ -133,7 +133,7 @@ func (c *Control) Members(ctx context.Context, name string) ([]member.Member, er
 	}
 	out := make([]member.Member, 0, len(seen))
 	for _, l := range seen {
-		out = append(out, l.Member)
+		out = append(out, l)
 	}
 	slices.SortFunc(out, func(a, b member.Member) int {
 		return strings.Compare(member.Key(a.Topology, a.Node, a.Worker), member.Key(b.Topology, b.Node, b.Worker))
@@ -141,14 +141,8 @@ func (c *Control) Members(ctx context.Context, name string) ([]member.Member, er
 	return out, nil
 }
 
-// lease is a member with the revision of its key, which grows with each renewal.
-type lease struct {
-	member.Member
-	renewal uint64
-}
-
 // members returns the leases by key.
-func (c *Control) members(ctx context.Context, name string) (map[string]lease, error) {
+func (c *Control) members(ctx context.Context, name string) (map[string]member.Member, error) {
 	if name == "" {
 		name = "*"
 	}
@@ -156,7 +150,7 @@ func (c *Control) members(ctx context.Context, name string) (map[string]lease, e
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]lease{}
+	out := map[string]member.Member{}
 	for _, k := range keys {
 		e, err := c.leases.Load(ctx, k)
 		if errors.Is(err, jetstream.ErrNotFound) {
@@ -165,8 +159,8 @@ func (c *Control) members(ctx context.Context, name string) (map[string]lease, e
 		if err != nil {
 			return nil, err
 		}
-		l := lease{renewal: e.Revision}
-		if err := json.Unmarshal(e.Value, &l.Member); err != nil {
+		var l member.Member
+		if err := json.Unmarshal(e.Value, &l); err != nil {
 			return nil, fmt.Errorf("lease %s: %w", k, err)
 		}
 		out[k] = l

@@ -124,7 +124,7 @@ func (w *worker) key() string { return member.Key(w.self.Topology, w.self.Node, 
 func spoutWorker(floor, next int64) *worker {
 	return &worker{follow: true, self: member.Member{
 		Topology: "rooms", Node: "readings", Kind: "spout", Worker: "s1", Revision: 1,
-		Marks: []member.Mark{{Topic: "rooms", Partition: 0, Floor: floor, Next: next, End: next}},
+		Marks: []member.Mark{{Topic: "rooms", Partition: 0, Floor: floor, Next: next, End: next, Paused: true}},
 	}}
 }
 
@@ -230,7 +230,7 @@ func TestChangeWhileFramesWait(t *testing.T) {
 	if err != nil || p.Behind(map[string]int64{"rooms/0": 15, "rooms/1": 4}) != "no spout reads rooms/1, 1 frames wait for hot" {
 		t.Errorf("%+v, %v", p, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := c.AwaitIdle(ctx, "rooms", map[string]int64{"rooms/0": 15}, nil); err == nil || !strings.Contains(err.Error(), "frames wait") {
 		t.Errorf("idle: %v", err)

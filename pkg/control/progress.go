@@ -98,16 +98,18 @@ func crowd(queued map[string]uint64) string {
 // AwaitIdle waits until every record before the given end offsets has been processed and nothing is in the inputs. Each look is passed to see, which may
 // be nil. When ctx ends first the error says what was missing.
 func (c *Control) AwaitIdle(ctx context.Context, name string, ends map[string]int64, see func(Progress)) error {
-	for {
+	for what := ""; ; {
 		p, err := c.Progress(ctx, name)
 		if err != nil {
+			if what != "" {
+				err = fmt.Errorf("%w: %s", err, what)
+			}
 			return err
 		}
 		if see != nil {
 			see(p)
 		}
-		what := p.Behind(ends)
-		if what == "" {
+		if what = p.Behind(ends); what == "" {
 			return nil
 		}
 		if err := wait(ctx, poll); err != nil {
@@ -163,9 +165,6 @@ func (c *Control) ask(ctx context.Context, name string, patience time.Duration) 
 	}
 }
 
-// renewals is how many times a spout's lease has to be renewed before it surely tells of the time after a pause: the first may have been on its way.
-const renewals = 2
-
 // quiesce pauses a topology and waits until every root is complete, every floor is where emission stopped, and every input is empty. It returns the
 // revision of the topology's key. When that takes too long, or ctx ends, the pause is taken back.
 func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uint64, timeout time.Duration) (revision uint64, err error) {
@@ -176,20 +175,14 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 			return last, err
 		}
 	}
-	count := map[string]int{}
-	latest := map[string]uint64{}
 	err = c.until(ctx, timeout, func() (string, error) {
 		seen, err := c.members(ctx, name)
 		if err != nil {
 			return "", err
 		}
 		var missing []string
-		for key, l := range seen {
-			if renewed := l.renewal > latest[key]; renewed && latest[key] > 0 {
-				count[key]++
-			}
-			latest[key] = l.renewal
-			missing = append(missing, open(l, count[key] >= renewals)...)
+		for _, l := range seen {
+			missing = append(append(missing, open(l)...), busy(l)...)
 		}
 		queued, err := c.queued(ctx, name)
 		if what := crowd(queued); what != "" {
@@ -211,16 +204,26 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 	return last, fmt.Errorf("%s could not be brought to rest, and goes on as it was: %w", name, err)
 }
 
-// open says what of a spout is not complete. A lease that is not fresh says nothing.
-func open(l lease, fresh bool) (missing []string) {
-	if len(l.Marks) == 0 {
-		return nil
+// busy says which of the topology's own logs are not at rest.
+func busy(l member.Member) (missing []string) {
+	for _, k := range l.Logs {
+		switch {
+		case !k.Paused:
+			missing = append(missing, fmt.Sprintf("worker %s has not stopped emitting the %s log", l.Worker, k.Name))
+		case !k.Rests():
+			missing = append(missing, fmt.Sprintf("the %s log was emitted up to %d and is processed up to %d", k.Name, k.Next, k.Floor))
+		}
 	}
-	if !fresh {
-		return []string{"worker " + l.Worker + " has not told yet where it stopped"}
-	}
+	return missing
+}
+
+// open says what of a spout is not at rest: still emitting, or not complete.
+func open(l member.Member) (missing []string) {
 	for _, m := range l.Marks {
-		if m.Floor != m.Next {
+		switch {
+		case !m.Paused:
+			missing = append(missing, fmt.Sprintf("worker %s has not stopped emitting %s/%d", l.Worker, m.Topic, m.Partition))
+		case m.Floor != m.Next:
 			missing = append(missing, fmt.Sprintf("%s/%d was emitted up to %d and is processed up to %d", m.Topic, m.Partition, m.Next, m.Floor))
 		}
 	}

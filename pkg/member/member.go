@@ -17,6 +17,7 @@ type Member struct {
 	Tasks    []int32 `json:"tasks"`
 
 	Marks     []Mark `json:"marks,omitempty"`      // of a spout: how far its partitions are
+	Logs      []Log  `json:"logs,omitempty"`       // of a spout: how far the topology's own logs are that it owns
 	Oldest    int64  `json:"oldest,omitempty"`     // ms: emission of the oldest open root
 	LastError string `json:"last_error,omitempty"` // and when
 	ErrorAt   int64  `json:"error_at,omitempty"`
@@ -32,9 +33,24 @@ type Mark struct {
 	Watermark int64  `json:"watermark"` // ms; math.MinInt64 before the first reading
 	Floor     int64  `json:"floor"`
 	Next      int64  `json:"next"`
-	End       int64  `json:"end"`  // of the Kafka log
-	Idle      bool   `json:"idle"` // at the log's end for longer than the grace period
+	End       int64  `json:"end"`              // of the Kafka log
+	Idle      bool   `json:"idle"`             // at the log's end for longer than the grace period
+	Paused    bool   `json:"paused,omitempty"` // nothing is emitted beyond Next until the topology is resumed
+	Open      int    `json:"open"`             // roots
+	Oldest    int64  `json:"oldest,omitempty"` // ms: emission of the oldest open root
 }
+
+// Log is the progress of one of the topology's own logs: ticks, replayed dead letters.
+type Log struct {
+	Name   string `json:"name"`
+	Floor  int64  `json:"floor"` // entries below are fully processed
+	Next   int64  `json:"next"`
+	Length int64  `json:"length"`
+	Paused bool   `json:"paused,omitempty"` // nothing is emitted beyond Next until the topology is resumed
+}
+
+// Rests reports whether the log emits nothing and everything emitted is processed.
+func (l Log) Rests() bool { return l.Paused && l.Floor == l.Next }
 
 // Key is the key of a worker's lease on a node. Worker names have no dots.
 func Key(topology, node, worker string) string { return topology + ".member." + node + "." + worker }

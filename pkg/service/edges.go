@@ -26,8 +26,8 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 		case to.Shared || b.All:
 		case e.Grouping == topology.Global:
 			b.Key = everything
-		case e.Grouping == topology.Fields:
-			b.Key = keyOf(e.By)
+		case e.Grouping == topology.Fields, e.Grouping == topology.PartialKey:
+			b.Key, b.Partial = keyOf(e.By), e.Grouping == topology.PartialKey
 		}
 		if b.Stream == "" {
 			b.Stream = tuple.DefaultStream

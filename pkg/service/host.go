@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -31,17 +30,18 @@ type host struct {
 	lease    *membership
 	hard     context.Context // outlives the stop signal by the drain
 	outbox   *jetstream.Outbox
+	dead     *jetstream.NodeLetters // dead letters of the node
 	docs     database
 
-	pausedNow *atomic.Bool // of the topology, kept by the worker
-	working   sync.Map     // *bolt.Loop -> its task
-	loops     sync.WaitGroup
+	is      *running // of the topology, kept by the worker
+	working sync.Map // *bolt.Loop -> its task
+	loops   sync.WaitGroup
 }
 
 func (h *host) at() trace.Where { return h.where(h.plan.Topology.Name, h.node.ID) }
 
 // paused reports whether the topology is told to emit nothing new.
-func (h *host) paused() bool { return h.pausedNow.Load() }
+func (h *host) paused() bool { return h.is.paused.Load() }
 
 // tasksOf lists the tasks in order.
 func tasksOf(mine map[int32]*owned) []int32 { return slices.Sorted(maps.Keys(mine)) }
@@ -50,12 +50,14 @@ func tasksOf(mine map[int32]*owned) []int32 { return slices.Sorted(maps.Keys(min
 func (h *host) run(ctx context.Context) {
 	name := h.plan.Topology.Name
 	h.lease = &membership{
-		bucket: h.leases, ttl: h.Lease, key: member.Key(name, h.node.ID, h.Name),
+		bucket: h.leases, ttl: h.Lease, kicked: make(chan struct{}, 1), key: member.Key(name, h.node.ID, h.Name),
 		self: member.Member{
 			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
 		},
 	}
 	h.outbox = h.Conn.Outbox(name)
+	h.dead = h.letters.Of(name, h.node.ID)
+	defer h.dead.Close()
 	held, release := context.WithCancel(h.hard)
 	var holding sync.WaitGroup
 	holding.Go(func() { h.lease.hold(held, func(err error) { h.failed(h.at(), "renew the lease", err) }) })
@@ -225,7 +227,8 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	}
 	o := bolt.Options{
 		Where: where, Revision: h.revision, Bolt: b, Edges: edges(h.plan, &h.node), Outbox: h.outbox, Deltas: h.Conn.Deltas(name),
-		Letters: h.letters, Clock: clock{}, Sink: h.count, Fetch: h.Fetch,
+		Letters: h.dead, Clock: clock{}, Sink: h.count, Fetch: h.Fetch,
+		Copies: slices.ContainsFunc(h.node.In, func(e topology.Edge) bool { return e.Grouping == topology.All }),
 	}
 	if h.node.Bolt != nil {
 		o.Retry = h.node.Bolt.Retry

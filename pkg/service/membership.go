@@ -17,6 +17,7 @@ type membership struct {
 	bucket *jetstream.Bucket
 	key    string
 	ttl    time.Duration
+	kicked chan struct{} // capacity 1: renew at once
 
 	mu       sync.Mutex
 	self     member.Member
@@ -29,6 +30,14 @@ func (m *membership) update(f func(*member.Member)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f(&m.self)
+}
+
+// kick has the lease renewed at once, because what it says has changed in a way that somebody waits for.
+func (m *membership) kick() {
+	select {
+	case m.kicked <- struct{}{}:
+	default:
+	}
 }
 
 // valid reports whether the lease can be relied on.
@@ -74,7 +83,11 @@ func (m *membership) hold(ctx context.Context, failed func(error)) {
 			sleep(ctx, m.ttl/15)
 			continue
 		}
-		sleep(ctx, min(m.ttl/3, time.Second))
+		select {
+		case <-time.After(min(m.ttl/3, time.Second)):
+		case <-m.kicked:
+		case <-ctx.Done():
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.ttl/3)
 	defer cancel()

@@ -58,9 +58,10 @@ const (
 
 // spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
 func (h *host) spout(ctx context.Context) {
-	var ticking sync.WaitGroup
-	ticking.Go(func() { h.tickOwner(ctx) })
-	defer ticking.Wait()
+	var owning sync.WaitGroup
+	owning.Go(func() { h.tickOwner(ctx) })
+	owning.Go(func() { h.replayOwner(ctx) })
+	defer owning.Wait()
 	spec := h.plan.Topology.Spout
 	kafka, err := spec.Kafka.Resolve(h.Env)
 	if err != nil {
@@ -111,7 +112,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
 		Outbox: h.outbox, Clock: clock{}, Sink: h.Sink, Commit: p.Commit, Holders: h.holders,
 	}, spout.PartitionOptions{
-		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.letters,
+		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,
 	})
 	records := h.fetch(assigned, where, p)
@@ -119,9 +120,16 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	lastRecord, draining := time.Now(), false
+	// What an earlier generation has emitted may have left traces downstream, within a span above the floor. They must not meet another revision, so
+	// a spout that takes over during a pause first emits as far as they can reach.
+	traces := min(p.End(), p.Start()+int64(spec.MaxPending))
+	if h.is.rested.Load() {
+		traces = 0 // there are none
+	}
 	for {
 		in := records
-		if draining = draining || ctx.Err() != nil; draining || h.paused() || !part.Room(part.Next(), replayRoom) {
+		resting := h.paused() && part.Next() >= traces
+		if draining = draining || ctx.Err() != nil; draining || resting || !part.Room(part.Next(), replayRoom) {
 			in = nil
 		}
 		select {
@@ -137,7 +145,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 			if err := part.Tick(assigned); err != nil {
 				return err
 			}
-			h.mark(part, p.End(), time.Since(lastRecord) > idleAfter)
+			h.mark(part, p.End(), time.Since(lastRecord) > idleAfter, resting)
 		case <-assigned.Done():
 			settle, cancel := context.WithTimeout(context.WithoutCancel(assigned), time.Second)
 			defer cancel()
@@ -205,32 +213,42 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 }
 
 // mark shows in the lease how far a partition is, and tells the sink.
-func (h *host) mark(p *spout.Partition, end int64, quiet bool) {
+func (h *host) mark(p *spout.Partition, end int64, quiet, resting bool) {
 	k := p.Mark()
-	k.End, k.Idle = end, quiet && k.Next >= end && k.Floor >= end
-	open, oldest := p.Open()
+	k.End, k.Idle, k.Paused = end, quiet && k.Next >= end && k.Floor >= end, resting
+	k.Open, k.Oldest = p.Open()
+	came := false // to rest, just now: somebody may be waiting for it
 	h.lease.update(func(m *member.Member) {
 		i := slices.IndexFunc(m.Marks, func(o member.Mark) bool { return o.Topic == k.Topic && o.Partition == k.Partition })
 		marks := slices.Clone(m.Marks) // the lease may be encoding the old ones
 		if i < 0 {
 			marks = append(marks, k)
 		} else {
+			came = rests(k) && !rests(marks[i])
 			marks[i] = k
 		}
-		m.Marks, m.Oldest = marks, oldest
-		m.Tasks = m.Tasks[:0:0]
+		m.Marks, m.Oldest, m.Tasks = marks, 0, nil
 		for _, k := range marks {
 			m.Tasks = append(m.Tasks, int32(k.Partition))
+			if k.Oldest > 0 && (m.Oldest == 0 || k.Oldest < m.Oldest) {
+				m.Oldest = k.Oldest
+			}
 		}
 	})
-	progress := trace.Progress{
-		Where: p.Where, Origin: p.Origin, Floor: k.Floor, Next: k.Next, Lag: max(0, end-k.Next), Open: open, Watermark: k.Watermark,
+	if came {
+		h.lease.kick()
 	}
-	if oldest > 0 {
-		progress.Oldest = time.UnixMilli(oldest)
+	progress := trace.Progress{
+		Where: p.Where, Origin: p.Origin, Floor: k.Floor, Next: k.Next, Lag: max(0, end-k.Next), Open: k.Open, Watermark: k.Watermark,
+	}
+	if k.Oldest > 0 {
+		progress.Oldest = time.UnixMilli(k.Oldest)
 	}
 	h.Sink.Emit(progress)
 }
+
+// rests reports whether a partition emits nothing and everything emitted is processed.
+func rests(k member.Mark) bool { return k.Paused && k.Floor == k.Next }
 
 // forget takes a partition that was given up out of the lease.
 func (h *host) forget(p *spout.Partition) {
@@ -244,9 +262,13 @@ func (h *host) forget(p *spout.Partition) {
 // tickOwner runs the topology's tick log while this worker holds its lease.
 func (h *host) tickOwner(ctx context.Context) {
 	nodes := ticks(h.plan)
-	if len(nodes) == 0 {
-		return
+	if len(nodes) > 0 {
+		h.ownLog(ctx, spout.TickLog, func(stopping, hard context.Context) error { return h.tickLoop(stopping, hard, nodes) })
 	}
+}
+
+// ownLog runs f while this worker holds the lease on one of the topology's own logs, until ctx ends.
+func (h *host) ownLog(ctx context.Context, log string, f func(stopping, hard context.Context) error) {
 	mine := (*owned)(nil)
 	check := time.NewTicker(h.renewal() / 4)
 	defer check.Stop()
@@ -267,7 +289,7 @@ func (h *host) tickOwner(ctx context.Context) {
 			}
 			mine.stop()
 		} else if mine == nil && h.lease.valid() {
-			mine = h.claimLog(ctx, spout.TickLog, func(stopping, hard context.Context) error { return h.tickLoop(stopping, hard, nodes) })
+			mine = h.claimLog(ctx, log, f)
 		}
 		<-check.C
 	}
@@ -300,6 +322,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 		return err
 	}
 	defer unserve()
+	defer h.forgetLog(spout.TickLog)
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	watermark, looked := int64(math.MinInt64), time.Time{}
@@ -334,6 +357,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 		if err != nil {
 			return err
 		}
+		h.markLog(member.Log{Name: spout.TickLog, Floor: t.Floor(), Next: t.Next(), Length: t.Length(), Paused: h.paused()})
 	}
 }
 

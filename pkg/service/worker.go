@@ -66,6 +66,7 @@ type Worker struct {
 type running struct {
 	revision uint32
 	paused   atomic.Bool
+	rested   atomic.Bool // see control.Applied
 	cancel   context.CancelFunc
 	done     chan struct{}
 }
@@ -134,6 +135,7 @@ func (w *Worker) changed(ctx context.Context, e jetstream.Entry) {
 			return
 		}
 		if old != nil && old.revision == applied.Revision {
+			old.rested.Store(applied.Rested)
 			old.paused.Store(applied.Paused)
 			return
 		}
@@ -153,6 +155,7 @@ func (w *Worker) changed(ctx context.Context, e jetstream.Entry) {
 	}
 	run, cancel := context.WithCancel(ctx)
 	r := &running{revision: applied.Revision, cancel: cancel, done: make(chan struct{})}
+	r.rested.Store(applied.Rested)
 	r.paused.Store(applied.Paused)
 	w.running[e.Key] = r
 	go func() {
@@ -178,7 +181,7 @@ func (w *Worker) runTopology(ctx context.Context, plan *topology.Plan, r *runnin
 				continue
 			}
 			nodes.Go(func() {
-				h := &host{Worker: w, plan: plan, node: *n, revision: r.revision, roster: roster, hard: hard, pausedNow: &r.paused}
+				h := &host{Worker: w, plan: plan, node: *n, revision: r.revision, roster: roster, hard: hard, is: r}
 				h.run(ctx)
 			})
 		}
@@ -191,7 +194,7 @@ func (w *Worker) runTopology(ctx context.Context, plan *topology.Plan, r *runnin
 	<-ctx.Done()
 	select {
 	case <-over:
-	case <-time.After(w.Drain):
+	case <-time.After(w.Drain * 9 / 10): // so that the process is gone within Drain
 		w.failed(w.where(name, ""), "drain", fmt.Errorf("not finished after %s: what is left will be redelivered", w.Drain))
 		kill()
 		<-over

@@ -68,6 +68,14 @@ func (p *Partition) Offer(ctx context.Context, records []Record, next int64) err
 			said.Skipped++
 			continue
 		}
+		known, err := p.letters.Known(ctx, tuple.RootID(tuple.Position{Origin: p.Origin, Offset: r.Offset}))
+		if err != nil {
+			return err
+		}
+		if known { // buried by an earlier generation: it may have been replayed since
+			said.Skipped++
+			continue
+		}
 		reading, err := p.decoder.Decode(r)
 		if err != nil {
 			said.Rejected++
@@ -127,13 +135,13 @@ func parseParent(s string) (t tuple.Trace, ok bool) {
 // bury stores a record that cannot be decoded among the dead letters; it counts as handled.
 func (p *Partition) bury(ctx context.Context, r *Record, why error) error {
 	at := tuple.Position{Origin: p.Origin, Offset: r.Offset}
-	payload := r.Value
+	payload, size := r.Value, 0
 	if len(payload) > tuple.MaxPayload {
-		payload = payload[:4<<10]
+		payload, size = payload[:4<<10], len(payload)
 	}
 	return p.letters.Put(ctx, &tuple.Letter{
 		ID: tuple.RootID(at), Topology: p.Where.Topology, Node: p.Where.Node, Task: p.Where.Task, Worker: p.Where.Worker, Revision: p.Revision,
-		Key: string(r.Key), Time: r.Time, Payload: payload, Origin: p.Origin, Offset: r.Offset, Generation: p.Generation,
+		Key: string(r.Key), Record: r.Key, Time: r.Time, Payload: payload, Size: size, Origin: p.Origin, Offset: r.Offset, Generation: p.Generation,
 		Topic: p.Topic, Partition: int(p.Where.Task), Error: why.Error(), Tries: 1, FailedAt: p.Clock.Now().UnixMilli(),
 	})
 }

@@ -45,6 +45,7 @@ type Loop struct {
 }
 
 type root struct {
+	source string
 	edges  []bolt.Edge
 	tuples []tuple.Tuple
 	bytes  int
@@ -58,7 +59,12 @@ func New(o Options) *Loop {
 // Emit tracks the offsets [first, next) as one root and publishes its tuples along the edges. It returns when all are stored, or ctx ends: then the
 // root stays tracked and replays. The loop keeps the tuples until the root is complete.
 func (l *Loop) Emit(ctx context.Context, first, next int64, edges []bolt.Edge, tuples []tuple.Tuple) error {
-	r := root{edges: edges, tuples: tuples}
+	return l.EmitFrom(ctx, l.Where.Node, first, next, edges, tuples)
+}
+
+// EmitFrom is Emit for tuples that come, as far as their receivers can see, from another node.
+func (l *Loop) EmitFrom(ctx context.Context, source string, first, next int64, edges []bolt.Edge, tuples []tuple.Tuple) error {
+	r := root{source: source, edges: edges, tuples: tuples}
 	for i := range tuples {
 		r.bytes += len(tuples[i].Payload)
 	}
@@ -69,7 +75,7 @@ func (l *Loop) Emit(ctx context.Context, first, next int64, edges []bolt.Edge, t
 
 func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) error {
 	r := l.roots[first]
-	pack := bolt.Packer{Revision: l.Revision, Source: l.Where.Node, Edges: r.edges}
+	pack := bolt.Packer{Revision: l.Revision, Source: r.source, Edges: r.edges}
 	at := tuple.Root{Origin: l.Origin, First: first, Attempt: a, Floor: l.ledger.Floor()}
 	var xor uint64
 	for i := range r.tuples {

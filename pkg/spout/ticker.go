@@ -17,10 +17,7 @@ import (
 const TickLog = "tick"
 
 // TickOrigin returns the origin of a topology's tick log.
-func TickOrigin(topology string) tuple.Origin { return tuple.OriginOf(topology, TickLog) }
-
-// window is how many entries of a log are open at a time when they are emitted again.
-const window = 16
+func TickOrigin(topology string) tuple.Origin { return LogOrigin(topology, TickLog) }
 
 // Due is a node that wants ticks.
 type Due struct {
@@ -33,47 +30,33 @@ type Due struct {
 // Ticker owns a topology's tick log: it appends an entry when a node is due, before anything is published, and emits every entry from the log's
 // durable floor on, in order. Time is a tuple: what depends on it can be replayed.
 type Ticker struct {
-	*Loop
-	topology string
-	logs     state.Logs
-	nodes    []Due
-	last     bolt.Tick // the last logged entry
-	length   int64
-	next     int64 // next entry to emit
+	*Log
+	nodes []Due
+	last  bolt.Tick // the last logged entry
 }
 
 // NewTicker reads where the log stands. The generation in o has been raised for the log TickLog by the caller; o.Commit and o.Floor are set here.
 func NewTicker(ctx context.Context, o Options, topology string, logs state.Logs, nodes []Due) (*Ticker, error) {
-	t := &Ticker{topology: topology, logs: logs, nodes: nodes}
-	if err := t.read(ctx); err != nil {
+	t := &Ticker{nodes: nodes}
+	var err error // the last entry stays: its time and watermark are where the next owner goes on
+	if t.Log, err = openLog(ctx, o, topology, TickLog, logs, 1, t.emission); err != nil {
 		return nil, err
 	}
-	_, _, floor, err := logs.Read(ctx, topology, TickLog, math.MaxInt64, 0)
-	if err != nil {
-		return nil, err
-	}
-	o.Origin, o.Floor = TickOrigin(topology), floor
-	o.Commit = func(ctx context.Context, floor int64) error {
-		keep := min(floor, t.length-1) // the last entry stays: its time and watermark are where the next owner goes on
-		return stale(logs.SetFloor(ctx, topology, TickLog, o.Generation, keep))
-	}
-	t.Loop, t.next = New(o), floor
-	return t, nil
+	return t, t.read(ctx)
 }
 
 // read learns the log's length and last entry.
 func (t *Ticker) read(ctx context.Context) error {
-	_, length, _, err := t.logs.Read(ctx, t.topology, TickLog, math.MaxInt64, 0)
-	if err != nil {
-		return fmt.Errorf("read the tick log: %w", err)
+	if err := t.measure(ctx); err != nil {
+		return err
 	}
-	t.length, t.last = length, bolt.Tick{Watermark: math.MinInt64}
-	if length == 0 {
+	t.last = bolt.Tick{Watermark: math.MinInt64}
+	if t.length == 0 {
 		return nil
 	}
-	entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, length-1, 1)
+	entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, t.length-1, 1)
 	if err != nil || len(entries) == 0 {
-		return errors.Join(err, fmt.Errorf("read entry %d of the tick log: it is not there", length-1))
+		return errors.Join(err, fmt.Errorf("read entry %d of the tick log: it is not there", t.length-1))
 	}
 	return json.Unmarshal(entries[0], &t.last)
 }
@@ -96,7 +79,7 @@ func (t *Ticker) Advance(ctx context.Context, watermark int64) error {
 	if err := t.append(ctx, entry); err != nil {
 		return err
 	}
-	return t.pump(ctx)
+	return t.Pump(ctx)
 }
 
 // Tick replays what is overdue, commits the floor, and emits what the log holds beyond.
@@ -104,7 +87,7 @@ func (t *Ticker) Tick(ctx context.Context) error {
 	if err := t.Loop.Tick(ctx); err != nil {
 		return err
 	}
-	return t.pump(ctx)
+	return t.Pump(ctx)
 }
 
 // Flush appends the flush entry of one level of the graph. Call it when Flushed says that the level above is done.
@@ -121,7 +104,7 @@ func (t *Ticker) Flush(ctx context.Context, level int) error {
 	if err := t.append(ctx, entry); err != nil {
 		return err
 	}
-	return t.pump(ctx)
+	return t.Pump(ctx)
 }
 
 // Levels lists the levels that have nodes with ticks, ascending.
@@ -134,9 +117,6 @@ func (t *Ticker) Levels() (levels []int) {
 	slices.Sort(levels)
 	return levels
 }
-
-// Flushed reports whether every entry of the log is fully processed.
-func (t *Ticker) Flushed() bool { return t.Floor() == t.length }
 
 func (t *Ticker) append(ctx context.Context, entry bolt.Tick) error {
 	b, err := json.Marshal(entry)
@@ -154,32 +134,10 @@ func (t *Ticker) append(ctx context.Context, entry bolt.Tick) error {
 	return nil
 }
 
-// pump emits the log's entries from next on, at most window open at a time.
-func (t *Ticker) pump(ctx context.Context) error {
-	for t.next < t.length && t.next < t.Floor()+window {
-		entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, t.next, window)
-		if err != nil {
-			return fmt.Errorf("read the tick log from %d: %w", t.next, err)
-		}
-		for _, e := range entries {
-			if t.next >= t.Floor()+window {
-				return nil
-			}
-			if err := t.emitEntry(ctx, e); err != nil {
-				return err
-			}
-		}
-		if len(entries) == 0 {
-			return fmt.Errorf("tick %d of %d is missing from the log", t.next, t.length)
-		}
-	}
-	return nil
-}
-
-func (t *Ticker) emitEntry(ctx context.Context, payload []byte) error {
+func (t *Ticker) emission(_ context.Context, at int64, payload []byte) (emission, error) {
 	var entry bolt.Tick
 	if err := json.Unmarshal(payload, &entry); err != nil {
-		return fmt.Errorf("tick %d: %w", t.next, err)
+		return emission{}, fmt.Errorf("tick %d: %w", at, err)
 	}
 	var edges []bolt.Edge
 	for _, d := range t.nodes {
@@ -187,15 +145,8 @@ func (t *Ticker) emitEntry(ctx context.Context, payload []byte) error {
 			edges = append(edges, d.Edge)
 		}
 	}
-	at := tuple.Position{Origin: t.Origin, Offset: t.next}
-	tick := tuple.Tuple{ID: tuple.RootID(at), Offset: at.Offset, Stream: tuple.TickStream, Time: entry.Time, Payload: payload}
-	t.next++
-	return t.Emit(ctx, at.Offset, at.Offset+1, edges, []tuple.Tuple{tick})
-}
-
-func stale(err error) error {
-	if errors.Is(err, state.ErrFenced) {
-		return errors.Join(ErrStale, err)
+	tick := tuple.Tuple{
+		ID: tuple.RootID(tuple.Position{Origin: t.Origin, Offset: at}), Offset: at, Stream: tuple.TickStream, Time: entry.Time, Payload: payload,
 	}
-	return err
+	return emission{t.Where.Node, edges, []tuple.Tuple{tick}}, nil
 }

@@ -11,12 +11,14 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// Errors that every Store returns, wrapped.
+// Errors that every Store returns, and a View, wrapped.
 var (
 	// ErrFenced: a later owner has claimed the task, or a later generation the origin. Stop: publish nothing, acknowledge nothing.
 	ErrFenced = errors.New("fenced: a later owner has taken over")
 	// ErrConflict: the log is not as long as the caller believed. Read it again.
 	ErrConflict = errors.New("the log has a different length")
+	// ErrUnavailable: a View could not load from its store. That is an outage to be waited out, not the fault of the tuple being handled.
+	ErrUnavailable = errors.New("the state store is not available")
 )
 
 // Task names one partition of a stateful node, the unit of ownership: its keys, floors and applied ids commit together.

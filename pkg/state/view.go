@@ -231,7 +231,7 @@ func (v *View) load(ctx context.Context, keys []string) error {
 		v.slots[key].asked = false
 	}
 	if err != nil {
-		return fmt.Errorf("load %d values of %s: %w", len(keys), v.task, err)
+		return fmt.Errorf("load %d values of %s: %w: %w", len(keys), v.task, ErrUnavailable, err)
 	}
 	v.cache.misses.Add(uint64(len(keys)))
 	for i, key := range keys {

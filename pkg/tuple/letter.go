@@ -13,9 +13,11 @@ type Letter struct {
 	Stream  string `json:"stream,omitempty"`
 	Key     string `json:"device,omitempty"`
 	Time    int64  `json:"time,omitempty"`  // event time, ms
-	Group   string `json:"group,omitempty"` // with N: the place in the gate that it takes
+	Group   string `json:"group,omitempty"` // with N: the place in the gate that it takes; of a tick: the group that it failed for
 	N       uint64 `json:"n,omitempty"`
-	Payload []byte `json:"payload,omitempty"` // of a record above MaxPayload: its first 4 KiB
+	Payload []byte `json:"payload,omitempty"`
+	Size    int    `json:"size,omitempty"`       // of the whole payload, where only its first 4 KiB were kept: such a letter cannot be replayed
+	Record  []byte `json:"record_key,omitempty"` // key of a record that never became a tuple, as it was
 
 	Origin     Origin `json:"origin"`
 	Offset     int64  `json:"offset"`

@@ -5,6 +5,7 @@ package bolttest
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -185,6 +186,10 @@ func (h *deltas) Send(_ context.Context, _ tuple.Origin, ds []tuple.Delta) error
 func (h *letters) Put(_ context.Context, l *tuple.Letter) error {
 	h.Letters = append(h.Letters, l)
 	return nil
+}
+
+func (h *letters) Known(_ context.Context, id tuple.ID) (bool, error) {
+	return slices.ContainsFunc(h.Letters, func(l *tuple.Letter) bool { return l.ID == id }), nil
 }
 
 // clock stands still and sleeps at once.
