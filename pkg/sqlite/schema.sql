@@ -10,7 +10,8 @@ CREATE TABLE applied (
   task INTEGER, id BLOB, origin INTEGER NOT NULL, offset INTEGER NOT NULL, slices INTEGER NOT NULL, unfinished INTEGER NOT NULL, cursor BLOB NOT NULL,
   PRIMARY KEY (task, id)
 ) WITHOUT ROWID;
-CREATE TABLE output  (task INTEGER, id BLOB, slice INTEGER, outputs BLOB NOT NULL, PRIMARY KEY (task, id, slice)) WITHOUT ROWID;
+-- With a rowid, since outputs may be long: without one, each comparison of a search, also of a search in vain, would read the whole row.
+CREATE TABLE output  (task INTEGER, id BLOB, slice INTEGER, outputs BLOB NOT NULL, PRIMARY KEY (task, id, slice));
 CREATE TABLE agenda  (task INTEGER, key BLOB, at INTEGER NOT NULL, PRIMARY KEY (task, key)) WITHOUT ROWID;
 CREATE INDEX agenda_at ON agenda (task, at);
 
