@@ -2,89 +2,183 @@ package meshtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"math"
 
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-var errUnknown = errors.New("no answer from the store")
+var errUnknown = bolt.Unavailable(errors.New("no answer from the store"))
 
-// store is one actor's connection to the state store: every call yields, and a commit may have an unknown outcome.
+// store is one actor's connection to the state store: every call yields, a read may fail, and a write may have an unknown outcome.
 type store struct {
 	*state.Memory
 	m *mesh
 	a *actor
 }
 
-func (s store) unknown() bool { return s.m.chance(s.m.faults.UnknownCommit) }
-
-func (s store) Claim(ctx context.Context, t state.Task) (uint64, error) {
+// read is what happens before every read.
+func (s store) read() error {
 	s.a.yield()
-	return s.Memory.Claim(ctx, t)
+	if s.m.chance(NoRead) {
+		return errUnknown
+	}
+	return nil
 }
 
-func (s store) Head(ctx context.Context, t state.Task) (state.Head, error) {
+// write does a write, of which the caller may never hear.
+func (s store) write(do func() error) error {
 	s.a.yield()
-	return s.Memory.Head(ctx, t)
+	if s.m.chance(UnknownCommit) {
+		done := s.m.rng.IntN(2) == 0 && do() == nil
+		s.m.note("%s: unknown outcome of a write (done: %v)", s.a.name, done)
+		if s.m.broken.unknownIsSuccess {
+			return nil
+		}
+		return errUnknown
+	}
+	err := do()
+	s.a.yield()
+	return err
+}
+
+func (s store) Claim(ctx context.Context, t state.Task) (epoch uint64, err error) {
+	if s.m.broken.lateFence {
+		s.a.yield()
+		s.m.claimed[t]++
+		return s.m.claimed[t], nil
+	}
+	err = s.write(func() error {
+		epoch, err = s.Memory.Claim(ctx, t)
+		s.m.fences[t] = epoch
+		return err
+	})
+	return epoch, err
+}
+
+func (s store) Head(ctx context.Context, t state.Task) (h state.Head, err error) {
+	if err = s.read(); err == nil {
+		h, err = s.Memory.Head(ctx, t)
+	}
+	return h, err
 }
 
 func (s store) Load(ctx context.Context, t state.Task, keys []string) ([][]byte, error) {
-	s.a.yield()
+	if err := s.read(); err != nil {
+		return nil, err
+	}
 	return s.Memory.Load(ctx, t, keys)
 }
 
 func (s store) Outputs(ctx context.Context, t state.Task, id tuple.ID) ([][]byte, error) {
-	s.a.yield()
+	if err := s.read(); err != nil || s.m.broken.noOutputs {
+		return nil, err
+	}
 	return s.Memory.Outputs(ctx, t, id)
 }
 
 func (s store) Due(ctx context.Context, t state.Task, until int64, after string, limit int) ([]state.Due, error) {
-	s.a.yield()
+	if err := s.read(); err != nil {
+		return nil, err
+	}
 	return s.Memory.Due(ctx, t, until, after, limit)
 }
 
 func (s store) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
-	s.a.yield()
-	if s.unknown() {
-		if s.m.rng.IntN(2) == 0 {
-			_ = s.Memory.Commit(ctx, t, epoch, b)
-		}
-		s.m.note("unknown outcome of a commit of %s", t)
-		return errUnknown
-	}
-	err := s.Memory.Commit(ctx, t, epoch, b)
+	err := s.write(func() error {
+		epoch, b := s.bend(ctx, t, epoch, b)
+		return s.Memory.Commit(ctx, t, epoch, b)
+	})
 	if err == nil {
 		s.m.bound(ctx, t)
 	}
-	s.a.yield()
 	return err
 }
 
-func (s store) Raise(ctx context.Context, topology, log string) (uint32, error) {
-	s.a.yield()
-	return s.Memory.Raise(ctx, topology, log)
+// bend makes of a commit what the broken rules make of it.
+func (s store) bend(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) (uint64, *state.Batch) {
+	broken := &s.m.broken
+	if broken.noFence {
+		epoch = s.m.fences[t]
+	}
+	if broken.lateFence {
+		for s.m.fences[t] < epoch {
+			s.m.fences[t], _ = s.Memory.Claim(ctx, t)
+		}
+	}
+	bent := *b
+	if broken.noFloors {
+		bent.Floors = nil
+	}
+	if broken.slicesWithoutOutputs {
+		bent.Apply = append([]state.Record(nil), b.Apply...)
+		for i := range bent.Apply {
+			if r := &bent.Apply[i]; r.Unfinished {
+				r.Outputs = nil
+			}
+		}
+	}
+	return epoch, &bent
+}
+
+func (s store) Raise(ctx context.Context, topology, log string) (g uint32, err error) {
+	err = s.write(func() error {
+		g, err = s.Memory.Raise(ctx, topology, log)
+		if log == spout.TickLog {
+			s.m.generation = g
+		}
+		return err
+	})
+	return g, err
 }
 
 func (s store) Append(ctx context.Context, topology, log string, generation uint32, at int64, entry []byte) error {
-	s.a.yield()
-	if s.unknown() {
-		if s.m.rng.IntN(2) == 0 {
-			_ = s.Memory.Append(ctx, topology, log, generation, at, entry)
+	return s.write(func() error {
+		if s.m.broken.ownCounter {
+			_, length, _, _ := s.Memory.Read(ctx, topology, log, math.MaxInt64, 0)
+			generation = s.m.generation
+			if at < length {
+				s.m.chain(at, entry)
+				return nil // it takes the place of another entry: only the chain knows
+			}
 		}
-		return errUnknown
+		err := s.Memory.Append(ctx, topology, log, generation, at, entry)
+		if err == nil {
+			s.m.chain(at, entry)
+		}
+		return err
+	})
+}
+
+// chain checks that each entry of the tick log follows on the one before it: no boundary is due twice or never.
+func (m *mesh) chain(at int64, entry []byte) {
+	var tick bolt.Tick
+	if err := json.Unmarshal(entry, &tick); err != nil {
+		m.fail("tick %d: %w", at, err)
+		return
 	}
-	err := s.Memory.Append(ctx, topology, log, generation, at, entry)
-	s.a.yield()
-	return err
+	last := m.lastTick
+	m.lastTick = tick
+	if tick.N != at || at > 0 && (tick.N != last.N+1 || tick.Last != last.Time || tick.Time < last.Time || tick.Watermark < last.Watermark) {
+		m.fail("tick %+v does not follow on %+v", tick, last)
+	}
 }
 
 func (s store) Read(ctx context.Context, topology, log string, from int64, limit int) ([][]byte, int64, int64, error) {
-	s.a.yield()
-	return s.Memory.Read(ctx, topology, log, from, limit)
+	if err := s.read(); err != nil {
+		return nil, 0, 0, err
+	}
+	entries, length, floor, err := s.Memory.Read(ctx, topology, log, from, limit)
+	if s.m.broken.jumpingTicks && log == spout.TickLog && limit == 0 {
+		floor = length
+	}
+	return entries, length, floor, err
 }
 
 func (s store) SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error {
-	s.a.yield()
-	return s.Memory.SetFloor(ctx, topology, log, generation, floor)
+	return s.write(func() error { return s.Memory.SetFloor(ctx, topology, log, generation, floor) })
 }

@@ -16,7 +16,11 @@ type world struct {
 	rng     *rand.Rand
 	now     int64 // ms
 	actors  []*actor
+	awake   []*actor // scratch of turn
 	steps   int
+	faults  Faults
+	window  Window
+	hits    int  // faults drawn so far, those outside the window included
 	faulty  bool // faults may still happen
 	history []string
 	failed  error
@@ -30,6 +34,7 @@ type actor struct {
 	stop   func()
 	pass   func(struct{}) bool
 	until  int64 // it sleeps until then
+	skew   int64 // of its clock, ms
 	killed bool
 	over   bool
 }
@@ -85,30 +90,33 @@ func (a *actor) end() {
 
 // turn lets one actor that is awake run to its next yield. Time moves a little, or to the next one who wakes.
 func (w *world) turn() {
-	awake := make([]*actor, 0, len(w.actors))
-	next := int64(1<<62 - 1)
-	live := w.actors[:0]
-	for _, a := range w.actors {
+	w.awake = w.awake[:0]
+	next, live := int64(1<<62-1), len(w.actors)
+	for i, a := range w.actors {
 		if a.over {
+			live = min(live, i)
 			continue
 		}
-		live = append(live, a)
+		if live < i {
+			w.actors[live] = a
+			live++
+		}
 		if a.until <= w.now {
-			awake = append(awake, a)
+			w.awake = append(w.awake, a)
 		} else {
 			next = min(next, a.until)
 		}
 	}
-	w.actors = live
+	w.actors = w.actors[:live]
 	w.steps++
-	if len(awake) == 0 {
+	if len(w.awake) == 0 {
 		w.now = next
 		return
 	}
 	if w.rng.IntN(4) == 0 {
 		w.now++
 	}
-	a := awake[w.rng.IntN(len(awake))]
+	a := w.awake[w.rng.IntN(len(w.awake))]
 	if _, more := a.resume(); !more {
 		a.over = true
 	}
@@ -140,13 +148,10 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-// chance is true with probability 1/n while faults may happen.
-func (w *world) chance(n int) bool { return w.faulty && n > 0 && w.rng.IntN(n) == 0 }
-
 // clock implements bolt.Clock in virtual time.
 type clock struct{ a *actor }
 
-func (c clock) Now() time.Time { return time.UnixMilli(c.a.w.now) }
+func (c clock) Now() time.Time { return time.UnixMilli(c.a.w.now + c.a.skew) }
 
 func (c clock) Sleep(ctx context.Context, d time.Duration) error {
 	c.a.sleep(d)

@@ -1,0 +1,298 @@
+package meshtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// start spawns an actor, some with a clock that is wrong.
+func (m *mesh) start(name string, body func(a *actor) error) *actor {
+	a := m.spawn(name, body)
+	if m.chance(Skew) {
+		a.skew = int64(m.rng.IntN(4000)) - 2000
+		m.note("the clock of %s is wrong by %d ms", name, a.skew)
+	}
+	return a
+}
+
+// assign gives a partition to a new reader.
+func (m *mesh) assign(p *part) {
+	p.generation++
+	generation := p.generation
+	m.note("partition %d to assignment %d from %d", p.index, generation, p.committed)
+	p.actor = m.start(fmt.Sprintf("spout %d.%d", p.index, generation), func(a *actor) error {
+		err := m.readPartition(a, p, generation)
+		if p.generation == generation {
+			m.assign(p)
+		}
+		return err
+	})
+}
+
+func (m *mesh) readPartition(a *actor, p *part, generation int) error {
+	ctx := context.Background()
+	g, err := store{m.memory, m, a}.Raise(ctx, topologyName, fmt.Sprint("kafka/", p.index))
+	if err != nil {
+		return err
+	}
+	log := m.Partitions[p.index]
+	loop := m.source(a, p, generation, g)
+	if p.generation == generation {
+		p.loop, p.mark = loop, nil
+		if l, ok := loop.(*spout.Partition); ok {
+			p.mark = l.Mark
+		}
+	}
+	for {
+		if p.generation == generation {
+			ds := p.inbox
+			p.inbox = nil
+			loop.Apply(ds)
+		}
+		if next := loop.Next(); next < int64(len(log)) && m.room(loop, next) {
+			end := min(int64(len(log)), next+1+int64(m.rng.IntN(perRoot)))
+			if err := loop.Offer(ctx, log[next:end], end); err != nil {
+				return err
+			}
+		}
+		if err := loop.Tick(ctx); err != nil {
+			return err
+		}
+		a.sleep(10 * time.Millisecond)
+	}
+}
+
+func (m *mesh) room(s source, next int64) bool {
+	if n := m.broken.openRoots; n > 0 {
+		open, _ := s.Open()
+		return open < n
+	}
+	return s.Room(next, 0)
+}
+
+// source builds the spout of one assignment of a partition.
+func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
+	t := &transport{m: m, a: a, inbox: &p.inbox}
+	log := m.Partitions[p.index]
+	o := spout.Options{
+		Where: m.where(spoutName, int32(p.index)), Origin: origin(p.index), Generation: g, Floor: p.committed, Revision: 1, Ledger: m.ledger(),
+		Outbox: t, Clock: clock{a}, Sink: func(e trace.Event) { m.observe(p.index, e, log) },
+		Commit: func(_ context.Context, floor int64) error {
+			a.yield()
+			if generation != p.generation {
+				return spout.ErrStale
+			}
+			p.committed = max(p.committed, floor)
+			return nil
+		},
+	}
+	if m.broken.batchIDs {
+		return &batcher{Loop: spout.New(o), decoder: spout.NewDecoder(m.Spec), edges: m.Edges, next: p.committed}
+	}
+	return spout.NewPartition(o, spout.PartitionOptions{Topic: "topic", Decoder: spout.NewDecoder(m.Spec), Edges: m.Edges, Letters: t})
+}
+
+// observe checks each completion of a root.
+func (m *mesh) observe(partition int, e trace.Event, log []spout.Record) {
+	if o, ok := e.(trace.Overdue); ok {
+		r := o.Root
+		r.Attempt.Count, r.Floor = 0, 0
+		m.latest[r] = o.Root.Attempt.Count + 1
+	}
+	c, ok := e.(trace.Completed)
+	if !ok {
+		return
+	}
+	next := c.Root.First + 1
+	if partition >= 0 {
+		next = min(c.Next, int64(len(log)))
+	} else {
+		m.ticked(c.Root.First)
+	}
+	if m.Completed == nil {
+		return
+	}
+	if err := m.Completed(m.peek(), partition, c.Root.First, next); err != nil {
+		m.fail("root %d of partition %d completed, but %w", c.Root.First, partition, err)
+	}
+}
+
+// ticked checks that no task is still within a tick that is complete.
+func (m *mesh) ticked(n int64) {
+	id := tuple.RootID(tuple.Position{Origin: spout.TickOrigin(topologyName), Offset: n})
+	for _, node := range m.Nodes {
+		if !node.Ticks {
+			continue
+		}
+		for i := range int32(node.Tasks) {
+			head, err := m.memory.Head(context.Background(), Task(node.ID, i))
+			if err != nil || head.Applied[id].Unfinished {
+				m.fail("tick %d completed, but %s/%d is still handling it (%v)", n, node.ID, i, err)
+			}
+		}
+	}
+}
+
+// watermark is what the tick owner makes of the partitions' marks: the least of those that are not at their log's end.
+func (m *mesh) watermark() int64 {
+	least := int64(math.MaxInt64)
+	for _, p := range m.parts {
+		if p.committed == int64(len(m.Partitions[p.index])) {
+			continue
+		}
+		if p.mark == nil {
+			return math.MinInt64
+		}
+		least = min(least, p.mark().Watermark)
+	}
+	if least == math.MaxInt64 {
+		return math.MinInt64
+	}
+	return least
+}
+
+// tick gives the tick log to a new owner.
+func (m *mesh) tick() {
+	owner := &tickOwner{}
+	m.ticker = owner
+	owner.actor = m.start("ticker", func(a *actor) error {
+		err := m.ticks(a, owner)
+		if m.ticker == owner && !m.flushed {
+			m.tick() // a zombie raised the generation after us, or the store gave no answer: claim again
+		}
+		return err
+	})
+}
+
+func (m *mesh) ticks(a *actor, owner *tickOwner) error {
+	var due []spout.Due
+	for _, n := range m.Nodes {
+		if n.Ticks {
+			due = append(due, spout.Due{Node: n.ID, Every: n.Every, Level: n.Level, Edge: bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(n.Tasks), All: true}})
+		}
+	}
+	st := store{m.memory, m, a}
+	ctx := context.Background()
+	g, err := st.Raise(ctx, topologyName, spout.TickLog)
+	if err != nil {
+		return err
+	}
+	t, err := spout.NewTicker(ctx, spout.Options{
+		Where: m.where(spoutName, -2), Generation: g, Revision: 1, Ledger: m.ledger(), Outbox: &transport{m: m, a: a, inbox: &owner.inbox}, Clock: clock{a},
+		Sink: func(e trace.Event) { m.observe(-1, e, nil) },
+	}, topologyName, st, due)
+	if err != nil {
+		return err
+	}
+	owner.ticker = t
+	levels := t.Levels()
+	for {
+		ds := owner.inbox
+		owner.inbox = nil
+		t.Apply(ds)
+		err := t.Tick(ctx)
+		switch {
+		case err != nil:
+		case m.flushing && m.ticker == owner && (t.Flushed() || m.broken.impatientFlush && len(levels) > 0):
+			if len(levels) == 0 {
+				m.flushed = true
+				return nil
+			}
+			level := levels[0]
+			levels = levels[1:]
+			err = t.Flush(ctx, level)
+		default:
+			if !m.flushing {
+				err = t.Advance(ctx, m.watermark())
+			}
+		}
+		if errors.Is(err, spout.ErrStale) {
+			return err
+		}
+		a.sleep(20 * time.Millisecond)
+	}
+}
+
+// own gives a task to a new owner.
+func (m *mesh) own(n Node, task int32) {
+	at := address{n.ID, task}
+	m.owners[at] = m.start(fmt.Sprintf("%s %d", n.ID, task), func(a *actor) error {
+		err := m.owned(a, n, task)
+		if m.owners[at] == a {
+			m.own(n, task) // a zombie claimed after us, or the store gave no answer: claim again
+		}
+		return err
+	})
+}
+
+// owned is an owner's life: fence, load, consumer, in this order, then steps.
+func (m *mesh) owned(a *actor, n Node, task int32) error {
+	o := m.loop(a, n, task)
+	st := store{m.memory, m, a}
+	t := Task(n.ID, task)
+	epoch, err := st.Claim(context.Background(), t)
+	if err != nil {
+		return err
+	}
+	if _, stateful := o.Bolt.(bolt.Stateful); stateful {
+		o.Own = &bolt.Ownership{Store: st, Task: t, Epoch: epoch, View: state.NewCache(state.CacheOptions{Plain: true, Entries: 8}).Open(st, t, epoch)}
+	}
+	l, err := bolt.New(context.Background(), o)
+	if err != nil {
+		return err
+	}
+	a.yield()
+	s := m.stream(address{n.ID, task})
+	if s.epoch > epoch {
+		return errReplaced
+	}
+	s.take(epoch)
+	l.Inbox.(*transport).epoch = epoch
+	return m.run(a, l)
+}
+
+// work starts one of the competing workers of a shared node.
+func (m *mesh) work(n Node, worker int) {
+	m.owners[address{n.ID, int32(worker)}] = m.start(fmt.Sprintf("%s/%d", n.ID, worker), func(a *actor) error {
+		l, err := bolt.New(context.Background(), m.loop(a, n, tuple.Shared))
+		if err != nil {
+			return err
+		}
+		return m.run(a, l)
+	})
+}
+
+func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
+	t := &transport{m: m, a: a, in: address{n.ID, task}}
+	env := Env{
+		Document: m.document, Random: m.rng,
+		Fail: func(format string, args ...any) { m.fail(format, args...) },
+		Away: func() bool { return m.chance(NoRead) },
+	}
+	return bolt.Options{
+		Where: m.where(n.ID, task), Revision: 1, Bolt: n.Build(env), Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
+		Fetch: 4, Slice: m.Slice,
+	}
+}
+
+// run steps a loop until it has another owner.
+func (m *mesh) run(a *actor, l *bolt.Loop) error {
+	for {
+		_, err := l.Step(context.Background())
+		if errors.Is(err, state.ErrFenced) || errors.Is(err, errReplaced) {
+			return err
+		}
+		if err != nil {
+			a.sleep(20 * time.Millisecond)
+		}
+	}
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package meshtest
+
+// defaultSeeds are few: the detector makes everything ten times slower, and one goroutine at a time has no races to find.
+const defaultSeeds = 200
