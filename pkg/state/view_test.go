@@ -320,3 +320,18 @@ func BenchmarkBatch(b *testing.B) {
 		})
 	}
 }
+
+func TestLoadFailureIsAnOutage(t *testing.T) {
+	o := newOwner(t, state.CacheOptions{})
+	o.store.fail = errors.New("connection refused")
+	_, err := o.view.Read(ctx, "a", decodeCounter)
+	if !errors.Is(err, state.ErrUnavailable) || !errors.Is(err, o.store.fail) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := o.view.Edit(ctx, "a", decodeCounter); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("edit: %v", err)
+	}
+	if err := o.view.Preload(ctx, []string{"a"}); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("preload: %v", err)
+	}
+}
