@@ -37,8 +37,8 @@ func run(ctx context.Context, listen, dir string) error {
 		return err
 	}
 	db, err := ferretdb.New(&ferretdb.Config{
-		Listener:  ferretdb.ListenerConfig{TCP: listen},
-		Handler:   "sqlite",
+		Listener: ferretdb.ListenerConfig{TCP: listen},
+		Handler:  "sqlite",
 		// A write is in the page cache when it is answered, and so outlives the process, not the machine: a test kills no machine.
 		SQLiteURL: "file:" + dir + "/?_pragma=synchronous(off)",
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
