@@ -1,0 +1,103 @@
+package bolt_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// echo emits what it gets, or fails as it is told.
+type echo struct{ failing []error }
+
+func (b *echo) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+	if len(b.failing) > 0 {
+		err := b.failing[0]
+		b.failing = b.failing[1:]
+		return err
+	}
+	c.Emit(bolt.Emission{Key: t.Key, Payload: t.Payload})
+	return nil
+}
+
+// TestOutageNeverDeadLetters: however often the state store or another dependency is away, the tuple waits.
+func TestOutageNeverDeadLetters(t *testing.T) {
+	for name, err := range map[string]error{
+		"declared":         bolt.Unavailable(errors.New("no route to host")),
+		"of the state":     fmt.Errorf("read the cell: %w", state.ErrUnavailable),
+		"declared, around": fmt.Errorf("look up the site: %w", bolt.Unavailable(errors.New("no route to host"))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &echo{}
+			for range 20 {
+				b.failing = append(b.failing, err)
+			}
+			h := bolttest.New(t, b)
+			want(t, h.Feed(at("a")), `a{}`)
+			if len(h.Letters) > 0 {
+				t.Errorf("letters %+v", h.Letters)
+			}
+		})
+	}
+}
+
+// TestLetteredIsNotHandledAgain: a redelivered original of a dead letter is counted as handled, whatever the bolt would make of it now, because the
+// letter may have been replayed.
+func TestLetteredIsNotHandledAgain(t *testing.T) {
+	for name, b := range map[string]bolt.Bolt{"stateless": &echo{}, "stateful": &counting{}} {
+		t.Run(name, func(t *testing.T) {
+			h := bolttest.New(t, b)
+			bad := at("a")
+			bad.ID, bad.Offset = tuple.ID{9}, 7
+			h.Letters = append(h.Letters, &tuple.Letter{ID: bad.ID}) // stored by an owner that died before it could record anything
+			for range 2 {
+				h.Count++
+				h.Deltas = nil
+				want(t, h.Feed(bad))
+				ledger := tuple.LedgerID(bad.ID, tuple.NameOf("node"), 0, tuple.Attempt{Generation: 1, Count: h.Count})
+				if len(h.Deltas) != 1 || h.Deltas[0].XOR != ledger {
+					t.Errorf("deltas %+v, want the tuple alone", h.Deltas)
+				}
+				h.Restart()
+			}
+			if len(h.Letters) != 1 {
+				t.Errorf("letters %+v", h.Letters)
+			}
+		})
+	}
+}
+
+// stubborn is counting whose tick fails for one group until it is mended.
+type stubborn struct {
+	counting
+	broken string
+}
+
+func (b *stubborn) Tick(ctx context.Context, tick bolt.Tick, group string, c *bolt.Collector) error {
+	if group == b.broken {
+		return bolt.Reject(errors.New("no"))
+	}
+	return b.counting.Tick(ctx, tick, group, c)
+}
+
+// TestTickOfOneGroup: the letter of a tick names the group that it failed for, and replayed it concerns that group alone.
+func TestTickOfOneGroup(t *testing.T) {
+	b := &stubborn{broken: "b"}
+	h := bolttest.New(t, b)
+	h.Feed(at("a"), at("b"))
+	want(t, h.Tick(bolt.Tick{Time: 10}), `a{"total":1}`)
+	if len(h.Letters) != 1 || h.Letters[0].Group != "b" || h.Letters[0].Stream != tuple.TickStream {
+		t.Fatalf("letters %+v", h.Letters)
+	}
+	b.broken = ""
+	l := h.Letters[0]
+	again := tuple.Tuple{ID: tuple.ID{5}, Offset: 40, Stream: l.Stream, Key: l.Key, Group: l.Group, Payload: l.Payload}
+	want(t, h.Feed(again), `b{"total":1}`)
+	h.Restart()
+	want(t, h.Feed(again), `b{"total":1}`) // recorded: emitted again, not computed
+}
