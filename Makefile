@@ -3,13 +3,15 @@
 GO       ?= go
 FUZZTIME ?= 60s
 BENCH    ?= .
+SEEDS    ?= 100000
+SEED     ?= 1
 
 GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build test vet unit integration tools lint fmt fuzz bench clean
+.PHONY: help build test vet unit integration tools lint fmt fuzz sim bench clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +53,9 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
 		done; \
 	done
+
+sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
+	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Counterexamples' -seeds $(SEEDS) -seed $(SEED)
 
 bench: ## benchmarks beside the code they measure, BENCH=regexp
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./pkg/... ./services/...

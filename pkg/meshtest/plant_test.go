@@ -444,13 +444,14 @@ func (p *plant) groups(by func(*tuple.Tuple) (string, bool)) map[string][]readin
 
 // checkAdding checks a node that adds readings up: totals, intervals, order, and that each reading was applied once.
 func (p *plant) checkAdding(r *Result, found map[string]stack, node string, by func(*tuple.Tuple) (string, bool)) error {
+	devices := p.groups(byKey)
 	for group, readings := range p.groups(by) {
 		var want sums
 		order := map[string]string{} // per device
 		for _, x := range readings {
 			want.N, want.Sum = want.N+1, want.Sum+x.V
 			order[x.Device] += fmt.Sprintf("%s:%d ", x.Device, x.Seq)
-			if node == "stat" && found["clean "+x.Device].documents != len(p.groups(byKey)[x.Device]) {
+			if node == "stat" && found["clean "+x.Device].documents != len(devices[x.Device]) {
 				return fmt.Errorf("%s: %d readings stored", x.Device, found["clean "+x.Device].documents)
 			}
 		}
