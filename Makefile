@@ -57,8 +57,14 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
 	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Counterexamples' -seeds $(SEEDS) -seed $(SEED)
 
-bench: ## benchmarks beside the code they measure, BENCH=regexp
+bench: ## the whole chain beside bare JetStream; BENCHFLAGS="--scenario transport --runs 5"
+	$(GO) run ./cmd/boltmesh bench $(BENCHFLAGS)
+
+bench-micro: ## benchmarks beside the code they measure, BENCH=regexp
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./pkg/... ./services/...
+
+bench-check: ## fail when a tuple costs 10 % more CPU than in docs/performance.json, both as ratios to bare JetStream
+	$(GO) run ./cmd/boltmesh bench --scenario transport --runs 5 --compare docs/performance.json --limit 10
 
 clean: ## remove bin/ and .cache/, the built servers too
 	rm -rf bin .cache
