@@ -81,7 +81,7 @@ func (m *mesh) room(s source, next int64) bool {
 
 // source builds the spout of one assignment of a partition.
 func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
-	t := &transport{m: m, a: a, inbox: &p.inbox}
+	t := &transport{m: m, a: a, in: address{spoutName, int32(p.index)}, inbox: &p.inbox}
 	log := m.Partitions[p.index]
 	o := spout.Options{
 		Where: m.where(spoutName, int32(p.index)), Origin: origin(p.index), Generation: g, Floor: p.committed, Revision: 1, Ledger: m.ledger(),

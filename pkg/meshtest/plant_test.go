@@ -310,6 +310,9 @@ func (p *plant) write() {
 			}
 			r.Pad = strings.Repeat("x", p.pad)
 			b, _ := json.Marshal(r)
+			if r.V < 0 && i%2 == 0 {
+				b = b[1:] // poison for the spout already
+			}
 			log = append(log, spout.Record{Offset: int64(i), Value: b, Time: at})
 		}
 		p.options.Partitions = append(p.options.Partitions, log)
@@ -327,8 +330,7 @@ func (p *plant) completed(k Peek, part int, first, next int64) error {
 	for i := first; i < next; i++ {
 		value := string(p.options.Partitions[part][i].Value)
 		var r reading
-		_ = json.Unmarshal([]byte(value), &r)
-		if r.V < 0 {
+		if json.Unmarshal([]byte(value), &r) != nil || r.V < 0 {
 			continue
 		}
 		if k.Bodies["clean "+r.Device+" "+value] == 0 {
