@@ -115,9 +115,12 @@ func (g *Group) generation(stop, hard context.Context, gen *kafka.Generation) bo
 		close(over)
 	})
 	go func() {
-		<-stop.Done()
-		handlers.Wait()
-		close(done)
+		select {
+		case <-stop.Done():
+			handlers.Wait()
+			close(done)
+		case <-over:
+		}
 	}()
 	<-over
 	return stop.Err() == nil
