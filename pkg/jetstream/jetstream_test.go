@@ -230,3 +230,76 @@ func TestLeases(t *testing.T) {
 		t.Errorf("taken anew after it expired: %v", err)
 	}
 }
+
+// TestKnownLetters shows that a letter is known to whoever asks, whatever became of it, also to one who has been watching.
+func TestKnownLetters(t *testing.T) {
+	c := connect(t)
+	letters, err := c.Letters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(topology, node string, n byte) jetstream.LetterKey {
+		t.Helper()
+		if err := letters.Put(t.Context(), &tuple.Letter{ID: tuple.ID{n}, Topology: topology, Node: node}); err != nil {
+			t.Fatal(err)
+		}
+		return jetstream.LetterKey{Node: node, ID: tuple.ID{n}}
+	}
+	known := func(l *jetstream.NodeLetters, n byte) bool {
+		t.Helper()
+		k, err := l.Known(t.Context(), tuple.ID{n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	none := letters.Of("a", "nobody")
+	defer none.Close()
+	if known(none, 1) {
+		t.Error("a letter of nobody")
+	}
+	first := put("a", "x", 1)
+	put("a", "y", 2)
+	put("b", "x", 3)
+	x := letters.Of("a", "x")
+	defer x.Close()
+	for n, want := range []bool{1: true, 2: false, 3: false} {
+		if known(x, byte(n)) != want {
+			t.Errorf("letter %d: known %v", n, !want)
+		}
+	}
+	put("a", "x", 4)
+	for end := time.Now().Add(10 * time.Second); !known(x, 4); {
+		if time.Now().After(end) {
+			t.Fatal("a letter of another worker was never seen")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for _, d := range []jetstream.Dealt{{Position: 5, At: 7}, {Position: -1, Dropped: true}} { // what was noted first stays
+		if err := letters.Deal(t.Context(), "a", first, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dealt, err := letters.Dealt(t.Context(), "a")
+	if err != nil || len(dealt) != 1 || dealt[first] != (jetstream.Dealt{Position: 5, At: 7}) {
+		t.Errorf("dealt %+v, %v", dealt, err)
+	}
+	l, sequence, err := letters.Load(t.Context(), "a", "x", first.ID)
+	if err != nil || l.ID != first.ID {
+		t.Fatalf("load: %+v, %v", l, err)
+	}
+	if err := letters.Delete(t.Context(), sequence); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := letters.Load(t.Context(), "a", "x", first.ID); !errors.Is(err, jetstream.ErrNotFound) {
+		t.Errorf("load a letter that was dropped: %v", err)
+	}
+	later := letters.Of("a", "x")
+	defer later.Close()
+	if !known(later, 1) || !known(later, 4) || !known(x, 1) {
+		t.Error("a letter that was dropped is forgotten")
+	}
+	if n, err := letters.Count(t.Context(), "a"); err != nil || n != 2 {
+		t.Errorf("%d letters, %v", n, err)
+	}
+}

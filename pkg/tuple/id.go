@@ -17,6 +17,15 @@ func (id ID) String() string { return hex.EncodeToString(id[:]) }
 // IsZero reports whether the id is unset.
 func (id ID) IsZero() bool { return id == ID{} }
 
+// MarshalText writes the id as String does: so it stands in JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseID(string(b))
+	return err
+}
+
 // ParseID reads what String wrote.
 func ParseID(s string) (ID, error) {
 	var id ID

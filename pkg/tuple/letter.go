@@ -19,7 +19,7 @@ type Letter struct {
 	Size    int    `json:"size,omitempty"`       // of the whole payload, where only its first 4 KiB were kept: such a letter cannot be replayed
 	Record  []byte `json:"record_key,omitempty"` // key of a record that never became a tuple, as it was
 
-	Origin     Origin `json:"origin"`
+	Origin     Origin `json:"origin,string"` // more than a JSON number holds
 	Offset     int64  `json:"offset"`
 	Generation uint32 `json:"generation"`
 	Count      uint32 `json:"count"`
