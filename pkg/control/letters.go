@@ -20,6 +20,8 @@ type Letter struct {
 	// Path is the way that the tuple came, as far as the letter tells: its input position, the node that emitted it, the node where it failed.
 	Path  string           `json:"path"`
 	Dealt *jetstream.Dealt `json:"dealt,omitempty"` // what was done with it
+	// ReplayOf is the letter whose replay this is, when it failed again.
+	ReplayOf *jetstream.LetterKey `json:"replay_of,omitempty"`
 
 	sequence uint64
 }
@@ -57,6 +59,10 @@ func (c *Control) Letters(ctx context.Context, name string, f LetterFilter) ([]L
 	if err != nil {
 		return nil, err
 	}
+	replays := map[int64]jetstream.LetterKey{} // by position in the replay log
+	for k, d := range dealt {
+		replays[d.Position] = k
+	}
 	var out []Letter
 	err = letters.Each(ctx, name, func(sequence uint64, l *tuple.Letter) error {
 		if !f.matches(l) {
@@ -68,6 +74,9 @@ func (c *Control) Letters(ctx context.Context, name string, f LetterFilter) ([]L
 		}
 		if in, ok := inputs[l.Origin]; ok && l.Topic == "" && in.topic {
 			one.Topic, one.Partition = in.name, in.partition
+		}
+		if k, ok := replays[l.Offset]; ok && l.Origin == tuple.OriginOf(name, replayLog) {
+			one.ReplayOf = &k
 		}
 		one.Path = path(&one.Letter, inputs[l.Origin])
 		out = append(out, one)

@@ -103,6 +103,7 @@ func (r *Replay) revive(l *tuple.Letter, at int64) (emission, error) {
 func (r *Replay) bury(ctx context.Context, l tuple.Letter, at int64, why error) error {
 	l.ID = tuple.RootID(tuple.Position{Origin: r.Origin, Offset: at})
 	l.Origin, l.Offset, l.Generation, l.Count, l.N = r.Origin, at, r.Generation, 0, 0
+	l.Topic, l.Partition = "", 0 // the new position is not a record's
 	l.Worker, l.Revision, l.Error, l.Tries, l.FailedAt = r.Where.Worker, r.Revision, why.Error(), 1, r.Clock.Now().UnixMilli()
 	return r.Letters.Put(ctx, &l)
 }
