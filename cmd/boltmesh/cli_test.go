@@ -73,13 +73,13 @@ func decode[T any](t *testing.T, text string) (v T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, verb := range []string{"apply", "delete", "feed", "get", "lag", "list", "pause", "ps", "resume", "validate"} {
+	for _, verb := range []string{"apply", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "resume", "validate"} {
 		t.Run(verb, func(t *testing.T) {
-			help, _, _ := strings.Cut(ok(t, verb, "--help"), "Global Flags:")
+			help, _, _ := strings.Cut(ok(t, append(strings.Fields(verb), "--help")...), "Global Flags:")
 			if !strings.Contains(help, "Examples:") {
 				t.Error("without an example")
 			}
-			golden(t, "help/"+verb+".txt", help)
+			golden(t, "help/"+strings.ReplaceAll(verb, " ", "-")+".txt", help)
 		})
 	}
 }
