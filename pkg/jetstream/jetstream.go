@@ -38,10 +38,10 @@ type Options struct {
 
 // Conn is one connection with its JetStream context.
 type Conn struct {
-	nc         *nats.Conn
-	js         jetstream.JetStream
-	replicas   int
-	reconnects *atomic.Uint64 // how often the connection was lost and came back: what is watched may have gaps until it has caught up
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	replicas int
+	breaks   *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
 }
 
 // Connect opens a connection, waiting for the server until ctx ends. Afterwards it reconnects for ever.
@@ -49,17 +49,18 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.URL == "" {
 		o.URL = nats.DefaultURL
 	}
-	reconnects := &atomic.Uint64{}
+	breaks := &atomic.Uint64{}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			breaks.Add(1)
 			if o.Changed != nil && err != nil {
 				o.Changed(err)
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
-			reconnects.Add(1)
+			breaks.Add(1)
 			if o.Changed != nil {
 				o.Changed(nil)
 			}
@@ -90,7 +91,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		nc.Close()
 		return nil, err
 	}
-	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), reconnects: reconnects}, nil
+	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), breaks: breaks}, nil
 }
 
 // dial tries until ctx ends: a service may well start before its broker.

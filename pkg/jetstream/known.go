@@ -24,7 +24,7 @@ type NodeLetters struct {
 	*Letters
 	topology, node string
 
-	current atomic.Uint64 // the connection's count of reconnects, plus one, at which ids were last complete; 0: never
+	current atomic.Uint64 // the connection's count of breaks, plus one, at which ids were last complete; 0: never
 	mu      sync.Mutex
 	ids     map[tuple.ID]struct{}
 	order   []tuple.ID    // of ids, a ring once it is full
@@ -40,10 +40,10 @@ func (l *Letters) Of(topology, node string) *NodeLetters {
 	return &NodeLetters{Letters: l, topology: topology, node: node, ids: map[tuple.ID]struct{}{}, moved: make(chan struct{})}
 }
 
-// Known implements bolt.Letters. Letters of other workers are seen a moment after they were stored; after a reconnect the first question waits until
-// nothing is missing.
+// Known implements bolt.Letters. Letters of other workers are seen a moment after they were stored; after the connection was lost the first
+// question waits until nothing is missing.
 func (n *NodeLetters) Known(ctx context.Context, id tuple.ID) (bool, error) {
-	if now := n.conn.reconnects.Load() + 1; n.current.Load() != now {
+	if now := n.conn.breaks.Load() + 1; n.current.Load() != now {
 		if err := n.catchUp(ctx); err != nil {
 			return false, err
 		}
