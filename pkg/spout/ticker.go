@@ -47,18 +47,27 @@ func NewTicker(ctx context.Context, o Options, topology string, logs state.Logs,
 
 // read learns the log's length and last entry.
 func (t *Ticker) read(ctx context.Context) error {
+	before := t.length
 	if err := t.measure(ctx); err != nil {
 		return err
 	}
-	t.last = bolt.Tick{Watermark: math.MinInt64}
-	if t.length == 0 {
-		return nil
+	last := bolt.Tick{Watermark: math.MinInt64}
+	if t.length > 0 {
+		entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, t.length-1, 1)
+		if err == nil && len(entries) == 0 {
+			err = errors.New("it is not there")
+		}
+		if err == nil {
+			err = json.Unmarshal(entries[0], &last)
+		}
+		if err != nil {
+			err = fmt.Errorf("read entry %d of the tick log: %w", t.length-1, err)
+			t.length = before // with the last entry unknown, the next append must conflict
+			return err
+		}
 	}
-	entries, _, _, err := t.logs.Read(ctx, t.topology, TickLog, t.length-1, 1)
-	if err != nil || len(entries) == 0 {
-		return errors.Join(err, fmt.Errorf("read entry %d of the tick log: it is not there", t.length-1))
-	}
-	return json.Unmarshal(entries[0], &t.last)
+	t.last = last
+	return nil
 }
 
 // Advance appends an entry, and emits it, if a node is due at the clock's time or the watermark has moved.
