@@ -242,6 +242,9 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	}
 	var inbox *jetstream.Inbox
 	gentle := &gentle{stop: ctx}
+	if h.node.Kind == topology.KindOutput {
+		gentle.linger = h.plan.Topology.Output.Linger
+	}
 	o.Inbox = gentle
 	l, err := bolt.New(hard, o) // loads the head: after the fence is raised, before a message is taken
 	if err != nil {
@@ -271,17 +274,31 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	return nil
 }
 
-// gentle is an inbox that stops fetching when told to stop; what was fetched before is finished.
+// gentle is an inbox that stops fetching when told to stop; what was fetched before is finished. With a linger it waits so long for a batch to fill.
 type gentle struct {
 	bolt.Inbox
-	stop context.Context
+	stop   context.Context
+	linger time.Duration
 }
 
 func (g *gentle) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(g.stop, cancel)()
-	return g.Inbox.Fetch(ctx, most)
+	out, err := g.Inbox.Fetch(ctx, most)
+	if err != nil || len(out) == 0 || g.linger <= 0 {
+		return out, err
+	}
+	ctx, cancel = context.WithTimeout(ctx, g.linger)
+	defer cancel()
+	for len(out) < most {
+		more, err := g.Inbox.Fetch(ctx, most-len(out))
+		if err != nil || len(more) == 0 {
+			break // the time is up; another error comes again with the next batch
+		}
+		out = append(out, more...)
+	}
+	return out, nil
 }
 
 func (h *host) build(ctx context.Context) (bolt.Bolt, error) {
