@@ -59,7 +59,7 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 			loop.Apply(ds)
 		}
 		if next := loop.Next(); next < int64(len(log)) && m.room(loop, next) {
-			end := min(int64(len(log)), next+1+int64(m.rng.IntN(perRoot)))
+			end := min(int64(len(log)), next+1+int64(m.rng.IntN(m.PerRoot)))
 			if err := loop.Offer(ctx, log[next:end], end); err != nil {
 				return err
 			}
@@ -98,7 +98,9 @@ func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
 	if m.broken.batchIDs {
 		return &batcher{Loop: spout.New(o), decoder: spout.NewDecoder(m.Spec), edges: m.Edges, next: p.committed}
 	}
-	return spout.NewPartition(o, spout.PartitionOptions{Topic: "topic", Decoder: spout.NewDecoder(m.Spec), Edges: m.Edges, Letters: t})
+	return spout.NewPartition(o, spout.PartitionOptions{
+		Topic: "topic", Decoder: spout.NewDecoder(m.Spec), Edges: m.Edges, Letters: t, Lag: m.Spec.Time.Lag.Milliseconds(),
+	})
 }
 
 // observe checks each completion of a root.

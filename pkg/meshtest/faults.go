@@ -58,6 +58,7 @@ func Usual() Faults {
 type Window struct {
 	From, To int // of the faults' ordinals; To 0 means no end
 	Without  []Kind
+	Salt     uint64 // another schedule of the same seed's run
 }
 
 func (x Window) lets(k Kind, ordinal int) bool {
@@ -77,11 +78,15 @@ func (x Window) String() string {
 		}
 		fmt.Fprintf(&b, " -without %s", strings.Join(names, ","))
 	}
+	if x.Salt > 0 {
+		fmt.Fprintf(&b, " -salt %d", x.Salt)
+	}
 	return b.String()
 }
 
-// ParseWindow reads what String wrote: the values of -faults and -without.
-func ParseWindow(faults, without string) (x Window, err error) {
+// ParseWindow reads what String wrote: the values of -faults, -without and -salt.
+func ParseWindow(faults, without string, salt uint64) (x Window, err error) {
+	x.Salt = salt
 	if faults != "" {
 		if _, err := fmt.Sscanf(faults, "%d:%d", &x.From, &x.To); err != nil {
 			return x, fmt.Errorf("faults %q: from:to is wanted: %w", faults, err)

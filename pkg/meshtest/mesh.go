@@ -60,6 +60,7 @@ type Options struct {
 	Patience   int    // steps that it may take then; default 400,000
 	Timeout    int64  // of a root, ms; default 3,000
 	Span       int64
+	PerRoot    int // records that a root has at most; default 6
 	Slice      int // groups per slice of a tick; default 1000
 	Full       int // a stream that holds so many frames refuses more; default: none does
 	Spec       topology.Spout
@@ -153,12 +154,15 @@ func Run(o Options) (*Result, error) {
 	if o.Patience <= 0 {
 		o.Patience = 400_000
 	}
+	if o.PerRoot <= 0 {
+		o.PerRoot = 6
+	}
 	if o.Timeout <= 0 {
 		o.Timeout = 3_000
 	}
 	m := &mesh{
 		world: &world{
-			rng: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), now: 1_000_000, faulty: true, faults: o.Faults, window: o.Window,
+			rng: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15^o.Window.Salt)), now: 1_000_000, faulty: true, faults: o.Faults, window: o.Window,
 		},
 		Options: o, memory: state.NewMemory(), streams: map[address]*stream{}, letters: map[string]*tuple.Letter{},
 		documents: map[string]string{}, bodies: map[string]int{}, owners: map[address]*actor{}, fences: map[state.Task]uint64{},
@@ -288,7 +292,7 @@ func (m *mesh) document(id, body string) {
 	}
 }
 
-// bound checks that a task's applied ids stay within what the span allows: of each origin, the positions of one span.
+// bound checks that a task's applied ids stay within what the span allows: of each origin, the positions of one span and of the root at its end.
 func (m *mesh) bound(ctx context.Context, t state.Task) {
 	head, err := m.memory.Head(ctx, t)
 	if err != nil || m.Span == 0 {
@@ -302,14 +306,11 @@ func (m *mesh) bound(ctx context.Context, t state.Task) {
 		}
 	}
 	for o, n := range of {
-		if most := m.Span + perRoot; o != spout.TickOrigin(topologyName) && n > most {
+		if most := m.Span + int64(m.PerRoot); o != spout.TickOrigin(topologyName) && n > most {
 			m.fail("task %s keeps ids of %d positions of one origin, the budget is %d", t, n, most)
 		}
 	}
 }
-
-// perRoot is how many records a root has at most: the last root within the span may end so far beyond it.
-const perRoot = 6
 
 func (m *mesh) logLength() int64 {
 	_, n, _, _ := m.memory.Read(context.Background(), topologyName, spout.TickLog, math.MaxInt64, 0)

@@ -2,6 +2,7 @@ package meshtest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -12,43 +13,50 @@ type Shrunk struct {
 	History []string
 }
 
-// Shrink narrows the window of a run that fails, as long as it goes on failing: first the end, then the beginning, then whole kinds of faults. run
-// must be deterministic and return what the failing run drew: its faults, its history and its error.
-func Shrink(hits int, run func(Window) (history []string, err error)) Shrunk {
-	best := Shrunk{}
+// Shrink narrows the window of a run that fails with all faults, as long as it goes on failing: first to few kinds of faults, then to the first and the
+// last that are needed. Leaving a fault out changes all that follows, so each step is tried with several schedules, and what is left is enough to fail,
+// not the least. run must be deterministic.
+func Shrink(run func(Window) (*Result, error)) Shrunk {
+	best, hits := Shrunk{}, 0
 	try := func(x Window) bool {
-		history, err := run(x)
+		r, err := run(x)
 		if err != nil {
-			best = Shrunk{x, err, history}
+			best, hits = Shrunk{x, err, r.History}, r.Hits
 		}
 		return err != nil
 	}
-	if !try(Window{To: hits}) && !try(Window{}) {
-		return best // it did not fail again: it is no function of its seed
-	}
-	for step := hits / 2; step > 0; step /= 2 {
-		for best.Window.To > best.Window.From+step {
-			x := best.Window
-			x.To = max(x.To-step, 1)
-			if x.To == best.Window.To || !try(x) {
-				break
-			}
-		}
-		for best.Window.To == 0 || best.Window.From+step < best.Window.To {
-			x := best.Window
-			x.From += step
-			if !try(x) {
-				break
-			}
-		}
+	if !try(Window{}) {
+		return best // it is no function of its seed
 	}
 	for k := range kinds {
 		x := best.Window
-		x.Without = append(append([]Kind(nil), x.Without...), k)
-		try(x)
+		x.Without = append(slices.Clone(x.Without), k)
+		for x.Salt = 0; x.Salt < salts && !try(x); x.Salt++ {
+		}
+	}
+	x := best.Window
+	if x.To = max(hits, 1); !try(x) {
+		return best
+	}
+	for step := max(x.To/2, 1); step > 0; step /= 2 {
+		for best.Window.To-step > best.Window.From {
+			x := best.Window
+			if x.To -= step; !try(x) {
+				break
+			}
+		}
+		for best.Window.From+step < best.Window.To {
+			x := best.Window
+			if x.From += step; !try(x) {
+				break
+			}
+		}
 	}
 	return best
 }
+
+// salts are how many schedules are tried to do without a kind of fault.
+const salts = 12
 
 // Report says what was found and how to see it again. command runs the seed; the window is added to it.
 func (s Shrunk) Report(command string) string {

@@ -16,6 +16,7 @@ var (
 	seeds   = flag.Int("seeds", defaultSeeds, "number of seeds to simulate")
 	first   = flag.Uint64("seed", 1, "first seed")
 	only0   = flag.String("faults", "", "from:to, the ordinals of the faults that happen")
+	salt    = flag.Uint64("salt", 0, "another schedule of the same seed")
 	without = flag.String("without", "", "kinds of faults that do not happen, separated by commas")
 )
 
@@ -31,7 +32,7 @@ func TestSimulation(t *testing.T) {
 // simulate runs seeds on all processors, and reports the first failures: shortened, and with the command that shows them again.
 func simulate(t *testing.T, n int, run func(seed uint64, x Window) (*Result, error)) {
 	t.Helper()
-	given, err := ParseWindow(*only0, *without)
+	given, err := ParseWindow(*only0, *without, *salt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,10 +69,7 @@ func explain(t *testing.T, seed uint64, given Window, r *Result, err error, run 
 	if given.String() != "" {
 		return Shrunk{given, err, r.History}.Report(command)
 	}
-	return Shrink(r.Hits, func(x Window) ([]string, error) {
-		r, err := run(seed, x)
-		return r.History, err
-	}).Report(command)
+	return Shrink(func(x Window) (*Result, error) { return run(seed, x) }).Report(command)
 }
 
 // TestSeedDecidesAll runs seeds twice: a failure can only be seen again if nothing but the seed decides.

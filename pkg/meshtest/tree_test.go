@@ -210,7 +210,7 @@ func TestCompetingWorkersShareTheLoad(t *testing.T) {
 func TestOrderPerKey(t *testing.T) {
 	const producers, each = 8, ordered / 8
 	o := Options{
-		Seed: 8, Faults: Faults{Crash: 40_000, Zombie: 40_000, Redelivery: 40_000}, Steps: 2_000_000, Patience: 10_000_000, Span: 200,
+		Seed: 8, Faults: Faults{Crash: 3000, Zombie: 3000, Redelivery: 3000}, Steps: 2_000_000, Patience: 10_000_000, Span: 500, PerRoot: 100,
 		Spec: topology.Spout{Key: "device"}, Edges: []bolt.Edge{edge("pass", 4, byKey)},
 	}
 	for p := range producers {

@@ -1,0 +1,228 @@
+package meshtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/document"
+	"github.com/boltmesh/boltmesh/pkg/script"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+	"github.com/boltmesh/boltmesh/services/alarm/rule"
+	"github.com/boltmesh/boltmesh/services/convert/normalize"
+	"github.com/boltmesh/boltmesh/services/output/write"
+	"github.com/boltmesh/boltmesh/services/stat/window"
+)
+
+const machines = `
+topology: machines
+spout:
+  id: in
+  kafka: {brokers: nowhere, topics: [in]}
+  fields: {temperature: number}
+  key: device
+  time: {field: ts, unit: ms, lag: 2s}
+bolts:
+  - {id: clean, kind: convert, from: in, where: temperature != nil, set: {celsius: (temperature - 32) / 1.8}, save: readings, tasks: 2}
+  - {id: minutely, kind: stat, from: clean, window: {tumbling: 1m, time: event}, aggregates: {n: count, sum: sum(temperature)}, save: minutely, tasks: 2}
+  - {id: fives, kind: stat, from: clean, window: {count: 5, slide: 2}, aggregates: {n: count, high: max(temperature)}, save: fives, tasks: 2}
+  - {id: often, kind: stat, from: clean, every: 1s, aggregates: {n: count, sum: sum(temperature)}, save: often, tasks: 2}
+  - {id: total, kind: stat, from: clean, group: none, window: lifetime, aggregates: {n: count, sum: sum(temperature)}, save: total, tasks: 1}
+  - {id: hot, kind: alarm, from: clean, when: temperature > 100, raise_after: 3, clear_after: 2, severity: major, save: alarms, tasks: 2}
+  - {id: busy, kind: alarm, from: minutely, when: n > 3, save: busy, tasks: 2}
+output: {database: machines}
+`
+
+// store1 is a document store that is away for now and then.
+type store1 struct {
+	*document.Memory
+	away func() bool
+}
+
+func (s store1) Write(ctx context.Context, docs []document.Document) ([]document.Refusal, error) {
+	if s.away() {
+		return nil, errors.New("no answer from the document store")
+	}
+	refused, err := s.Memory.Write(ctx, docs)
+	if err == nil && s.away() {
+		return nil, errors.New("no answer, though it is stored")
+	}
+	return refused, err
+}
+
+// machinesRun makes a run of the real services; what they store goes to docs.
+func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
+	t.Helper()
+	top, problems := topology.Parse("machines.yaml", []byte(machines), topology.Options{Checker: script.Check{}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	plan, err := top.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Seed: seed, Spec: top.Spout, Span: 20, Steps: 12_000, Slice: 2, Faults: Usual()}
+	for i := range plan.Nodes {
+		n := plan.Nodes[i]
+		edges := engineEdges(plan, n)
+		if n.Kind == topology.KindSpout {
+			o.Edges = edges
+			continue
+		}
+		o.Nodes = append(o.Nodes, Node{
+			ID: n.ID, Tasks: n.Tasks, Shared: n.Shared, Ticks: n.Ticks, Every: n.Every.Milliseconds(), Level: n.Level, Edges: edges,
+			Build: func(e Env) bolt.Bolt {
+				b, err := service(plan, n, store1{docs, e.Away})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return b
+			},
+		})
+	}
+	for p := range 2 {
+		var log []spout.Record
+		for i := range 50 {
+			v := map[string]any{"device": fmt.Sprintf("m%d%d", p, (i/2)%2), "ts": 1_000_000 + i*9000, "temperature": 80 + (i*i*7+int(seed%32)*i)%45}
+			if i%11 == 3 {
+				delete(v, "temperature")
+			}
+			b, _ := json.Marshal(v)
+			log = append(log, spout.Record{Offset: int64(i), Value: b, Time: int64(1_000_000 + i*9000)})
+		}
+		o.Partitions = append(o.Partitions, log)
+	}
+	return o
+}
+
+func service(plan *topology.Plan, n topology.Node, docs document.Store) (bolt.Bolt, error) {
+	group := byKey
+	if n.Bolt != nil && slices.Equal(n.Bolt.Group, []string{"none"}) {
+		group = byNothing
+	}
+	switch n.Kind {
+	case topology.KindConvert:
+		return normalize.New(*n.Bolt, plan.Topology.Params)
+	case topology.KindStat:
+		return window.New(*n.Bolt, group, plan.Topology.Params)
+	case topology.KindAlarm:
+		return rule.New(*n.Bolt, group, plan.Topology.Params)
+	}
+	return write.New(write.Options{Topology: plan.Topology.Name, Output: plan.Topology.Output, Edges: n.In, Store: docs})
+}
+
+// engineEdges are the planned edges of a node; this topology groups by device or not at all.
+func engineEdges(plan *topology.Plan, n topology.Node) (out []bolt.Edge) {
+	for _, e := range n.Out {
+		i := slices.IndexFunc(plan.Nodes, func(n topology.Node) bool { return n.ID == e.To })
+		to := plan.Nodes[i]
+		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated}
+		if b.Stream == "" {
+			b.Stream = tuple.DefaultStream
+		}
+		switch e.Grouping {
+		case topology.Fields:
+			b.Key = byKey
+		case topology.Global:
+			b.Key = byNothing
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// account is what a run's documents say, without what may differ from run to run: ids everywhere; for `every` and lifetimes, when they were output.
+func account(docs *document.Memory) (map[string]int, error) {
+	ctx := context.Background()
+	all := map[string]int{}
+	names, err := docs.Collections(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		err := docs.Each(ctx, name, func(body []byte) error {
+			var d map[string]any
+			if err := json.Unmarshal(body, &d); err != nil {
+				return err
+			}
+			switch name {
+			case "often": // intervals move under faults, their sums do not
+				all[fmt.Sprintf("often %v n", d["device"])] += int(d["n"].(float64))
+				all[fmt.Sprintf("often %v sum", d["device"])] += int(d["sum"].(float64))
+				return nil
+			case "total": // each output has all so far: the last one counts
+				all["total n"] = max(all["total n"], int(d["n"].(float64)))
+				all["total sum"] = max(all["total sum"], int(d["sum"].(float64)))
+				return nil
+			}
+			if !strings.HasSuffix(name, write.Episodes) {
+				delete(d, "_id")
+			}
+			b, err := json.Marshal(d) // keys sorted
+			all[name+" "+string(b)]++
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// TestServices runs the real bolts with faults, and compares what they store with what the same readings give without.
+func TestServices(t *testing.T) {
+	var want [32]map[string]int // the readings depend on seed%32
+	for i := range want {
+		docs := document.NewMemory()
+		o := machinesRun(t, uint64(i), docs)
+		o.Faults, o.Steps = Faults{}, 0
+		r, err := Run(o)
+		if err != nil {
+			t.Fatalf("without faults: %v\n%s", err, strings.Join(r.History, "\n"))
+		}
+		if want[i], err = account(docs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	simulate(t, max(*seeds/10, 1), func(seed uint64, x Window) (*Result, error) {
+		docs := document.NewMemory()
+		o := machinesRun(t, seed, docs)
+		o.Window = x
+		r, err := Run(o)
+		if err != nil {
+			return r, err
+		}
+		got, err := account(docs)
+		if err == nil && len(r.Letters) > 0 {
+			err = fmt.Errorf("%d dead letters: %s", len(r.Letters), r.Letters[0].Error)
+		}
+		if err == nil && !maps.Equal(got, want[seed%32]) {
+			err = fmt.Errorf("documents differ:\n%s", diff(want[seed%32], got))
+		}
+		return r, err
+	})
+}
+
+// diff lists what two accounts do not have in common.
+func diff(want, got map[string]int) string {
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		if got[k] != want[k] {
+			fmt.Fprintf(&b, "  %d, not %d: %s\n", got[k], want[k], k)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(got)) {
+		if _, there := want[k]; !there {
+			fmt.Fprintf(&b, "  %d, not 0: %s\n", got[k], k)
+		}
+	}
+	return b.String()
+}
