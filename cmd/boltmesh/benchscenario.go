@@ -223,7 +223,6 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute+t.warm+4*t.measure, errors.New("nothing moves any more"))
 	defer cancel()
 	sent := func() (int64, error) { return 0, nil }
-	warm := t.meter.done.Load
 	switch {
 	case t.idle:
 	case t.rate > 0:
@@ -232,11 +231,18 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 		defer w.Close()
 		sent = t.produce(ctx, w)
 	default:
-		if err := until(ctx, func() bool { return warm() > 0 }); err != nil {
+		if err := until(ctx, func() bool { return t.meter.done.Load() > 0 }); err != nil {
 			return r, fmt.Errorf("wait for the first reading: %w", context.Cause(ctx))
 		}
 	}
-	pause(ctx, t.warm)
+	most := int64(1 << 62)
+	if t.preload {
+		most = int64(t.readings)
+	}
+	begin := time.Now().Add(t.warm) // or when a fifth of what there is has gone: the rest is to be measured
+	if err := until(ctx, func() bool { return !time.Now().Before(begin) || t.meter.done.Load() >= most/5 }); err != nil {
+		return r, context.Cause(ctx)
+	}
 	if t.rate == 0 {
 		t.meter.swap(&histogram{})
 	}
@@ -245,10 +251,6 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 		return r, err
 	}
 	end := time.Now().Add(t.measure)
-	most := int64(t.readings)
-	if !t.preload {
-		most = 1 << 62
-	}
 	if err := until(ctx, func() bool { return !time.Now().Before(end) || t.meter.done.Load() >= most }); err != nil {
 		return r, context.Cause(ctx)
 	}
@@ -285,13 +287,6 @@ func (t *trial) produce(ctx context.Context, w *kafka.Writer) func() (int64, err
 		}
 		return w.WriteMessages(ctx, ms...)
 	})
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // moment is what has been used and done until then.
