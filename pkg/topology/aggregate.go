@@ -29,7 +29,7 @@ func ruleOf(function string) (rule, bool) {
 	case "quantile":
 		return rule{of: TypeNumber, param: "the quantile", needed: true, low: 0, high: 1, yields: TypeNumber}, true
 	case "topk":
-		return rule{of: TypeAny, param: "how many", needed: true, low: 1, high: 1000, whole: true, yields: TypeAny}, true
+		return rule{of: TypeAny, param: "how many", needed: true, low: 1, high: maxTop, whole: true, yields: TypeAny}, true
 	case "ewma":
 		return rule{of: TypeNumber, param: "the weight of the newest value", needed: true, low: 0, high: 1, yields: TypeNumber}, true
 	}

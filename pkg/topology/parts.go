@@ -135,6 +135,11 @@ func (r *reader) stat(b *parsed) {
 	}
 	b.Every = b.o.duration("every", 0, 100*time.Millisecond)
 	r.window(b)
+	for _, a := range b.Aggregates {
+		if a.Func == "ewma" && b.Window.Kind == WindowSession {
+			r.fail(a.At, "use another window, or mean", "an ewma cannot be kept in a session window: a reading may join two sessions, and two ewmas cannot be merged")
+		}
+	}
 	if !b.o.has("window") && !b.o.has("every") {
 		r.fail(b.o.at, "write window: {tumbling: 1h}, window: lifetime or every: 1m", "the bolt %q would never output: both window and every are missing", b.ID)
 	}
@@ -196,6 +201,7 @@ func (r *reader) window(b *parsed) {
 const (
 	maxAggregates = 64
 	maxCount      = 10_000 // readings that a count window keeps
+	maxTop        = 100    // values that a topk tells
 )
 
 // extent reads a window's size and slide.
@@ -287,6 +293,13 @@ func (r *reader) alarm(b *parsed) {
 		r.fail(b.o.keys["script"], "remove one", "when and script are both given")
 	case !b.o.has("when") && !b.o.has("script") && !b.o.has("no_data"):
 		r.fail(b.o.at, "write a condition such as when: temperature > 100", "the key %q is missing in a bolt of kind alarm", "when")
+	}
+	if !b.o.has("when") && !b.o.has("script") {
+		for _, k := range []string{"clear", "raise_after", "clear_after", "raise_for", "clear_for"} {
+			if b.o.has(k) {
+				r.fail(b.o.keys[k], "remove it, or write a condition such as when: temperature > 100", "%s has no meaning without a condition: the next reading clears a no_data alarm", k)
+			}
+		}
 	}
 	for _, edge := range []string{"raise", "clear"} {
 		if b.o.has(edge+"_after") && b.o.has(edge+"_for") {

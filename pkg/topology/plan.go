@@ -235,7 +235,7 @@ func (p *planner) node(id string) Node {
 	if len(n.In) > 0 && !slices.ContainsFunc(n.In, func(e Edge) bool { return e.Grouping != Global }) {
 		n.Tasks = 1
 	}
-	n.Ticks, n.Every = ticksOf(b)
+	n.Ticks, n.Every = b.Ticks()
 	return n
 }
 
@@ -246,8 +246,8 @@ func tasksOf(declared int) int {
 	return declared
 }
 
-// ticksOf says whether a node wants ticks, and how often in processing time.
-func ticksOf(b *Bolt) (bool, time.Duration) {
+// Ticks says whether the bolt wants ticks, and how often in processing time; 0 is whenever others are due or the watermark has moved.
+func (b *Bolt) Ticks() (wanted bool, every time.Duration) {
 	switch b.Kind {
 	case KindStat:
 		if b.Every == 0 && b.Window.Time == "processing" {
@@ -255,13 +255,7 @@ func ticksOf(b *Bolt) (bool, time.Duration) {
 		}
 		return true, b.Every
 	case KindAlarm:
-		least := time.Duration(0)
-		for _, d := range []time.Duration{b.NoData, b.RaiseFor, b.ClearFor} {
-			if d > 0 && (least == 0 || d < least) {
-				least = d
-			}
-		}
-		return least > 0, often(least)
+		return b.NoData > 0, often(b.NoData)
 	}
 	return b.stateful(), 0
 }
