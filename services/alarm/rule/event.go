@@ -5,8 +5,10 @@ import (
 	"fmt"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
+
+// noData is the "reason" of an episode that silence raised; others have none.
+const noData = "no_data"
 
 // episode is the "episode" of an event, whole each time, so that the one with the higher version replaces the other wherever both are stored.
 type episode struct {
@@ -14,18 +16,23 @@ type episode struct {
 	Number     int64           `json:"number"`
 	Version    int64           `json:"version"`
 	State      string          `json:"state"`
+	Reason     string          `json:"reason,omitempty"`
 	RaisedAt   int64           `json:"raised_at"`
 	ClearedAt  *int64          `json:"cleared_at,omitempty"`
 	RaiseValue json.RawMessage `json:"raise_value,omitempty"`
 	ClearValue json.RawMessage `json:"clear_value,omitempty"`
 }
 
-// event completes e, which t has just raised or cleared, with what the condition looked at, and returns the payload that tells of it.
-func (b *Bolt) event(t *tuple.Tuple, group string, e *Episode) ([]byte, error) {
-	value, err := b.value()
-	if err != nil {
-		return nil, err
-	}
+// cause is what raised or cleared an alarm: a reading, or a tick that found silence.
+type cause struct {
+	device string
+	at     int64  // ms
+	value  []byte // JSON, what the condition looked at; nil: nothing
+}
+
+// event completes e, which has just been raised or cleared, with what the condition looked at, and returns the payload that tells of it.
+func (b *Bolt) event(by cause, group string, e *Episode) ([]byte, error) {
+	value := by.value
 	said := episode{ID: e.ID(b.id, group), Number: e.Number, Version: e.Version, State: "open", RaisedAt: e.RaisedAt}
 	name := "raise"
 	if e.Open {
@@ -35,17 +42,23 @@ func (b *Bolt) event(t *tuple.Tuple, group string, e *Episode) ([]byte, error) {
 		name, said.State, said.ClearedAt = "clear", "cleared", &e.Cleared
 	}
 	said.RaiseValue, said.ClearValue = e.RaiseValue, e.ClearValue
+	if e.Silent {
+		said.Reason = noData
+	}
 
 	d := &b.out
 	d.Reset([]byte("{}"))
 	d.Set("event", name)
 	d.Set("alarm", b.id)
-	d.Set("device", t.Key)
+	d.Set("device", by.device)
 	d.Set("group", group)
 	if b.severity != "" {
 		d.Set("severity", b.severity)
 	}
-	d.Set("ts", t.Time)
+	if e.Silent {
+		d.Set("reason", noData)
+	}
+	d.Set("ts", by.at)
 	switch {
 	case value == nil:
 	case len(b.fields) == 1:

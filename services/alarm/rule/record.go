@@ -8,10 +8,17 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/state"
 )
 
-// record is an Episode as the state keeps it.
-type record struct{ Episode }
+// record is what the state keeps for one group.
+type record struct {
+	Episode
+	watch
+}
 
-const version = 1
+// Versions of the encoding. The first knew nothing of silence.
+const (
+	version      = 2
+	versionPlain = 1
+)
 
 var (
 	errCorrupt = errors.New("the stored state cannot be read")
@@ -24,7 +31,7 @@ func (r *record) Clone() state.Value { c := *r; return &c }
 // Append implements state.Value.
 func (r *record) Append(b []byte) ([]byte, error) {
 	flags := byte(0)
-	for i, set := range [...]bool{r.Open, r.Notify, r.Known, r.RaiseValue != nil, r.ClearValue != nil} {
+	for i, set := range [...]bool{r.Open, r.Notify, r.Known, r.RaiseValue != nil, r.ClearValue != nil, r.Silent, r.armed} {
 		if set {
 			flags |= 1 << i
 		}
@@ -34,6 +41,8 @@ func (r *record) Append(b []byte) ([]byte, error) {
 		b = binary.AppendVarint(b, *v)
 	}
 	b = binary.AppendVarint(b, int64(r.Streak))
+	b = binary.AppendVarint(b, r.Noticed)
+	b = binary.AppendVarint(b, r.heard)
 	for _, v := range [...][]byte{r.RaiseValue, r.ClearValue} {
 		if v != nil {
 			b = binary.AppendUvarint(b, uint64(len(v)))
@@ -63,18 +72,23 @@ func (r *record) decode(b []byte) error {
 	if len(b) < 2 {
 		return errShort
 	}
-	if b[0] != version {
-		return fmt.Errorf("its version is %d, not %d", b[0], version)
+	v := b[0]
+	if v != version && v != versionPlain {
+		return fmt.Errorf("its version is %d, not %d", v, version)
 	}
 	flags := b[1]
-	if flags >= 1<<5 {
+	if flags >= 1<<7 || v == versionPlain && flags >= 1<<5 {
 		return fmt.Errorf("its flags are %#x", flags)
 	}
-	r.Open, r.Notify, r.Known = flags&1 != 0, flags&2 != 0, flags&4 != 0
+	r.Open, r.Notify, r.Known, r.Silent, r.armed = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&32 != 0, flags&64 != 0
 	b = b[2:]
 	var streak int64
 	numbers := r.numbers()
-	for _, v := range append(numbers[:], &streak) {
+	all := append(numbers[:], &streak)
+	if v == version {
+		all = append(all, &r.Noticed, &r.heard)
+	}
+	for _, v := range all {
 		x, n := binary.Varint(b)
 		if n <= 0 {
 			return errShort

@@ -1,6 +1,6 @@
 // Package rule is what an alarm node does: it tests a condition on every reading and follows, per group, the episodes in which it holds.
 // The alarm service and the single-process mode run one Bolt per loop, since the script's engine is not safe for concurrent use.
-// It never reads a clock: durations are in event time, and only a reading raises or clears an alarm.
+// It never reads a clock: how long the condition has held is judged at readings, in event time, and how long a group has been silent at ticks.
 package rule
 
 import (
@@ -34,6 +34,8 @@ type Bolt struct {
 	doc script.Doc
 	env script.Env
 	out script.Doc
+
+	silence silence
 }
 
 // New makes the alarm that spec declares. Group must be the function that the router uses; params are the topology's, for scripts. Errors carry the place
@@ -54,13 +56,14 @@ func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map
 
 func (b *Bolt) declare(spec topology.Bolt, params map[string]any) error {
 	switch {
-	case spec.NoData != 0:
-		return errors.New("no_data is not supported yet")
-	case (spec.When == nil) == (spec.Script == nil):
-		return errors.New("it needs either when or a script with when(t, ctx)")
-	case spec.RaiseAfter < 0 || spec.ClearAfter < 0 || spec.RaiseFor < 0 || spec.ClearFor < 0 || spec.Suppress < 0:
+	case spec.When != nil && spec.Script != nil || spec.When == nil && spec.Script == nil && spec.NoData == 0:
+		return errors.New("it needs either when or a script with when(t, ctx), or no_data")
+	case spec.When == nil && spec.Script == nil && spec.Clear != nil:
+		return errors.New("clear has no meaning without a condition")
+	case spec.RaiseAfter < 0 || spec.ClearAfter < 0 || spec.RaiseFor < 0 || spec.ClearFor < 0 || spec.Suppress < 0 || spec.NoData < 0:
 		return errors.New("a number of readings or a duration is negative")
 	}
+	b.silence.declare(spec)
 	for _, e := range []struct {
 		source *topology.Expr
 		to     **script.Expr
@@ -75,6 +78,9 @@ func (b *Bolt) declare(spec topology.Bolt, params map[string]any) error {
 	}
 	if b.when != nil {
 		b.fields = slices.DeleteFunc(b.when.Fields(), ambient)
+		return nil
+	}
+	if spec.Script == nil {
 		return nil
 	}
 	return b.load(*spec.Script, params)
@@ -112,12 +118,6 @@ func (b *Bolt) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
 // Keys implements bolt.Stateful.
 func (b *Bolt) Keys(group string, add func(string)) { add(stateKey + b.id + "-" + group) }
 
-// Due implements bolt.Stateful: ticks mean nothing to an alarm.
-func (b *Bolt) Due(bolt.Tick) (int64, bool) { return 0, false }
-
-// Tick implements bolt.Stateful.
-func (b *Bolt) Tick(context.Context, bolt.Tick, string, *bolt.Collector) error { return nil }
-
 // Execute implements bolt.Bolt: it takes a reading through the rule. A reading without a field that the condition needs changes nothing.
 func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
 	b.doc.Reset(t.Payload)
@@ -132,26 +132,58 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) e
 	if err != nil {
 		return unread(err)
 	}
-	e := v.(*record).Episode
-	speaks, err := b.speaks(t, e.Open)
-	if err != nil {
-		return ignoreAbsent(err)
-	}
-	change := e.Step(b.limits, speaks, t.Time)
-	if change == Nothing {
-		return nil
-	}
-	if change == Raised || change == Cleared {
-		payload, err := b.event(t, c.Group(), &e)
-		if err != nil {
+	r := *v.(*record)
+	changed := b.silence.heard(&r.watch, c)
+	if r.Hear(t.Time) == Cleared {
+		changed = true
+		if err := b.emit(t, c, &r.Episode); err != nil {
 			return err
 		}
-		c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: payload})
+	}
+	switch change, err := b.judge(t, &r.Episode); {
+	case err != nil:
+		return err
+	case change == Raised || change == Cleared:
+		if err := b.emit(t, c, &r.Episode); err != nil {
+			return err
+		}
+		changed = true
+	case change == Counted:
+		changed = true
+	}
+	if !changed {
+		return nil
 	}
 	if v, err = c.State().Edit(ctx, key, decode); err != nil {
 		return unread(err)
 	}
-	v.(*record).Episode = e
+	*v.(*record) = r
+	return nil
+}
+
+// judge takes the reading through the condition, if there is one.
+func (b *Bolt) judge(t *tuple.Tuple, e *Episode) (Change, error) {
+	if b.when == nil && b.script == nil {
+		return Nothing, nil
+	}
+	speaks, err := b.speaks(t, e.Open)
+	if err != nil {
+		return Nothing, ignoreAbsent(err)
+	}
+	return e.Step(b.limits, speaks, t.Time), nil
+}
+
+// emit tells of what the reading has just done to the alarm.
+func (b *Bolt) emit(t *tuple.Tuple, c *bolt.Collector, e *Episode) error {
+	value, err := b.value()
+	if err != nil {
+		return err
+	}
+	payload, err := b.event(cause{t.Key, t.Time, value}, c.Group(), e)
+	if err != nil {
+		return err
+	}
+	c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: payload})
 	return nil
 }
 

@@ -163,7 +163,8 @@ func TestNewRefuses(t *testing.T) {
 		{topology.Bolt{When: expr("1")}, "7:"},
 		{topology.Bolt{When: expr("x > 1"), Clear: expr("x <")}, "7:"},
 		{topology.Bolt{When: expr("x > 1"), RaiseAfter: -1}, "negative"},
-		{topology.Bolt{When: expr("x > 1"), NoData: time.Second}, "no_data"},
+		{topology.Bolt{When: expr("x > 1"), NoData: -time.Second}, "negative"},
+		{topology.Bolt{Clear: expr("x > 1"), NoData: time.Second}, "clear has no meaning"},
 		{topology.Bolt{Script: &topology.Script{File: "w.js", Text: "1"}}, "w.js:1:1: the script declares no function when"},
 	} {
 		if _, err := New(tt.spec, byDevice, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -241,7 +242,7 @@ func TestEpisodeEqualsTheTwin(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	r := record{Episode{Number: 1, Version: 2, RaisedAt: 5, Streak: 3, Known: true, RaiseValue: []byte("7"), ClearValue: []byte{}}}
+	r := record{Episode{Number: 1, Version: 2, RaisedAt: 5, Streak: 3, Known: true, Silent: true, Noticed: 9, RaiseValue: []byte("7"), ClearValue: []byte{}}, watch{heard: 70, armed: true}}
 	raw, _ := r.Append(nil)
 	f.Add(raw)
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -92,6 +92,7 @@ type event struct {
 		Number     int64           `json:"number"`
 		Version    int64           `json:"version"`
 		State      string          `json:"state"`
+		Reason     string          `json:"reason"`
 		RaisedAt   *int64          `json:"raised_at"`
 		ClearedAt  *int64          `json:"cleared_at"`
 		RaiseValue json.RawMessage `json:"raise_value"`
@@ -111,6 +112,7 @@ type stored struct {
 	Number     int64           `json:"number"`
 	Version    int64           `json:"version"`
 	State      string          `json:"state"`
+	Reason     string          `json:"reason,omitempty"`
 	RaisedAt   int64           `json:"raised_at"`
 	ClearedAt  *int64          `json:"cleared_at,omitempty"`
 	RaiseValue json.RawMessage `json:"raise_value,omitempty"`
@@ -136,7 +138,7 @@ func (b *Bolt) episode(t *tuple.Tuple, node string) (d document.Document, whole 
 	}
 	body, err := json.Marshal(stored{
 		ID: e.Episode.ID, Node: node, Device: t.Key, Time: at, Alarm: e.Alarm, Group: e.Group, Severity: e.Severity,
-		Number: e.Episode.Number, Version: e.Episode.Version, State: e.Episode.State, RaisedAt: *e.Episode.RaisedAt, ClearedAt: e.Episode.ClearedAt,
+		Number: e.Episode.Number, Version: e.Episode.Version, State: e.Episode.State, Reason: e.Episode.Reason, RaisedAt: *e.Episode.RaisedAt, ClearedAt: e.Episode.ClearedAt,
 		RaiseValue: e.Episode.RaiseValue, ClearValue: e.Episode.ClearValue,
 	})
 	return document.Document{ID: e.Episode.ID, Version: e.Episode.Version, Body: body}, true, err
