@@ -25,28 +25,58 @@ const (
 	Last   Kind = "last"   // value at the greatest event time, the last to arrive of several; exact
 	Delta  Kind = "delta"  // last - first; one rounding
 	Rate   Kind = "rate"   // delta per second of event time, absent while all times are equal; three roundings
+	EWMA   Kind = "ewma"   // exponentially weighted mean in the order of arrival; |error| <= (4 + 1/weight) u max|x|; cannot be merged
+
+	Distinct Kind = "distinct" // different values; see distinct
+	Quantile Kind = "quantile" // see quantile
+	TopK     Kind = "topk"     // most frequent values; see topk
 )
+
+// Function is an aggregate's kind with its parameter: the weight of an ewma's newest value, the number of values of a topk. A quantile has none, since
+// one cell answers for all quantiles of an argument.
+type Function struct {
+	Kind  Kind
+	Param float64
+}
 
 // Known reports whether k is an aggregate.
 func (k Kind) Known() bool {
 	switch k {
-	case Count, Sum, Mean, Min, Max, Stddev, First, Last, Delta, Rate:
+	case Count, Sum, Mean, Min, Max, Stddev, First, Last, Delta, Rate, EWMA:
 		return true
 	}
-	return false
+	return k.sketched()
 }
+
+// sketched reports whether cells of this kind have a sketch.
+func (k Kind) sketched() bool { return k == Distinct || k == Quantile || k == TopK }
+
+// mergeable reports whether two cells can become one, as the sessions that a reading joins must.
+func (k Kind) mergeable() bool { return k != EWMA }
 
 // Cell is the running value of one aggregate. Its zero value has seen nothing. What A, B, T and U mean is the kind's business.
 type Cell struct {
 	N    int64   // values seen
 	A, B float64 // sum and compensation; extreme; mean and sum of squared deviations; first and last value
 	T, U int64   // event times of the first and the last value, ms
+
+	Sketch sketch // of a kind that has one, once there is a value
 }
 
-// Add takes in the value x of a reading with event time at.
-func (c *Cell) Add(k Kind, x float64, at int64) {
+// Add takes in the value of a reading with event time at: the number x, the hash that distinctBits made of it, or for a topk the JSON text.
+func (c *Cell) Add(f Function, x float64, text string, at int64) {
 	c.N++
-	switch k {
+	switch f.Kind {
+	case Distinct, Quantile, TopK:
+		if c.Sketch == nil {
+			c.Sketch = newSketch(f)
+		}
+		c.Sketch.add(x, text)
+	case EWMA:
+		if c.N == 1 {
+			c.A = x
+		}
+		c.A += f.Param * (x - c.A)
 	case Sum, Mean:
 		c.A, c.B = neumaier(c.A, c.B, x)
 	case Min:
@@ -80,17 +110,22 @@ func neumaier(sum, compensation, x float64) (float64, float64) {
 	return t, compensation + ((x - t) + sum)
 }
 
-// Merge takes in what o has seen, all of which arrived after what c has seen.
+// Merge takes in what o has seen, all of which arrived after what c has seen. k must be mergeable.
 func (c *Cell) Merge(k Kind, o Cell) {
 	if o.N == 0 {
 		return
 	}
 	if c.N == 0 {
 		*c = o
+		if o.Sketch != nil {
+			c.Sketch = o.Sketch.clone()
+		}
 		return
 	}
 	n := c.N + o.N
 	switch k {
+	case Distinct, Quantile, TopK:
+		c.Sketch.merge(o.Sketch)
 	case Sum, Mean:
 		c.A, c.B = neumaier(c.A, c.B+o.B, o.A)
 	case Min:
@@ -112,7 +147,7 @@ func (c *Cell) Merge(k Kind, o Cell) {
 	c.N = n
 }
 
-// Value returns the aggregate's result; ok is false while there is none. A count always has one.
+// Value returns the result of a kind without a sketch; ok is false while there is none. A count always has one.
 func (c *Cell) Value(k Kind) (v float64, ok bool) {
 	if k == Count {
 		return float64(c.N), true
@@ -152,6 +187,9 @@ func countable(x float64) error {
 
 var errShort = errors.New("the value ends early")
 
+// hasSketch is the flag of a cell whose parts end with a sketch, after its length.
+const hasSketch = 1 << 4
+
 // append encodes c: a byte that says which parts are not zero, the count, those parts.
 func (c *Cell) append(b []byte) []byte {
 	at := len(b)
@@ -169,16 +207,22 @@ func (c *Cell) append(b []byte) []byte {
 			b = binary.AppendVarint(b, t)
 		}
 	}
+	if c.Sketch != nil {
+		b[at] |= hasSketch
+		raw := c.Sketch.append(nil)
+		b = binary.AppendUvarint(b, uint64(len(raw)))
+		b = append(b, raw...)
+	}
 	return b
 }
 
-// decode reads what append wrote, whatever the kind, and returns what follows.
-func (c *Cell) decode(b []byte) ([]byte, error) {
+// decode reads what append wrote and returns what follows. Without a function the cell is of an aggregate that is gone, and its sketch is passed over.
+func (c *Cell) decode(f *Function, b []byte) ([]byte, error) {
 	if len(b) == 0 {
 		return nil, errShort
 	}
 	parts := b[0]
-	if parts > 15 {
+	if parts >= hasSketch<<1 {
 		return nil, fmt.Errorf("a cell begins with %#x", parts)
 	}
 	n, b, err := uvarint(b[1:])
@@ -203,6 +247,26 @@ func (c *Cell) decode(b []byte) ([]byte, error) {
 		if *t, b, err = varint(b); err != nil {
 			return nil, err
 		}
+	}
+	var raw []byte
+	if parts&hasSketch != 0 {
+		size, rest, err := uvarint(b)
+		if err != nil || size > uint64(len(rest)) {
+			return nil, errShort
+		}
+		raw, b = rest[:size], rest[size:]
+	}
+	if f == nil || !f.Kind.sketched() && raw == nil {
+		return b, nil
+	}
+	if !f.Kind.sketched() || (c.N > 0) != (raw != nil) {
+		return nil, fmt.Errorf("a cell of %d values of a %s with %d bytes of a sketch", c.N, f.Kind, len(raw))
+	}
+	if raw == nil {
+		return b, nil
+	}
+	if c.Sketch, err = decodeSketch(*f, raw); err != nil {
+		return nil, fmt.Errorf("the sketch of a %s: %w", f.Kind, err)
 	}
 	return b, nil
 }

@@ -108,15 +108,15 @@ func TestCellsEqualTheTwin(t *testing.T) {
 		for _, k := range kinds {
 			var whole, left, right Cell
 			for i, r := range rs {
-				whole.Add(k, r.x, r.at)
+				whole.Add(Function{Kind: k}, r.x, "", r.at)
 				if i < cut {
-					left.Add(k, r.x, r.at)
+					left.Add(Function{Kind: k}, r.x, "", r.at)
 				} else {
-					right.Add(k, r.x, r.at)
+					right.Add(Function{Kind: k}, r.x, "", r.at)
 				}
 			}
 			var back Cell
-			rest, err := back.decode(append(right.append(nil), 7))
+			rest, err := back.decode(&Function{Kind: k}, append(right.append(nil), 7))
 			if err != nil || len(rest) != 1 || back != right {
 				t.Fatalf("%s: %+v became %+v, %v, %v", k, right, back, rest, err)
 			}
@@ -135,7 +135,7 @@ func TestCellsEqualTheTwin(t *testing.T) {
 func TestSumKeepsWhatDoublesLose(t *testing.T) {
 	var c Cell
 	for _, x := range []float64{1, 1e100, 1, -1e100} {
-		c.Add(Sum, x, 0)
+		c.Add(Function{Kind: Sum}, x, "", 0)
 	}
 	if v, _ := c.Value(Sum); v != 2 {
 		t.Error(v)

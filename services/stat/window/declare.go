@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -110,44 +111,91 @@ func (b *Bolt) declareAggregates() error {
 		return fmt.Errorf("it has %d aggregates: 1 to %d, or a script", len(as), maxAggregates)
 	}
 	for _, a := range as {
-		k := Kind(a.Func)
-		switch {
-		case !k.Known():
-			return misplaced(a.At, "unknown aggregate %q", a.Func)
-		case len(a.Param) > 0:
-			return misplaced(a.At, "%s takes one argument", a.Func)
-		case a.Arg == nil && k != Count:
-			return misplaced(a.At, "%s needs an argument, as in %s(celsius)", a.Func, a.Func)
-		case slices.Contains(reserved[:], a.Name) || slices.Contains(b.names, a.Name):
-			return misplaced(a.At, "an output has a field %s already", a.Name)
+		if err := b.declareAggregate(a); err != nil {
+			return err
 		}
-		arg, source := -1, ""
-		if a.Arg != nil {
-			var err error
-			if arg, err = b.argument(*a.Arg, k == Count); err != nil {
-				return err
-			}
-			source = b.exprs[arg].source
-		}
-		b.names, b.args = append(b.names, a.Name), append(b.args, arg)
-		b.layout.kinds = append(b.layout.kinds, k)
-		b.layout.names = append(b.layout.names, uint64(tuple.NameOf(a.Func+"("+source+")")))
 	}
 	b.inputs = make([]input, len(b.exprs))
-	b.row.values = make([]float64, len(as))
+	b.row.values = make([]float64, len(b.layout.funcs))
+	if b.layout.texts {
+		b.row.texts = make([]string, len(b.layout.funcs))
+	}
 	return nil
 }
 
+func (b *Bolt) declareAggregate(a topology.Aggregate) error {
+	k := Kind(a.Func)
+	switch {
+	case !k.Known():
+		return misplaced(a.At, "unknown aggregate %q", a.Func)
+	case a.Arg == nil && k != Count:
+		return misplaced(a.At, "%s needs an argument, as in %s(celsius)", a.Func, a.Func)
+	case slices.Contains(reserved[:], a.Name) || slices.ContainsFunc(b.outs, func(o out) bool { return o.name == a.Name }):
+		return misplaced(a.At, "an output has a field %s already", a.Name)
+	case b.mode == session && !k.mergeable():
+		return misplaced(a.At, "%s cannot be kept in a session window: a reading may join two sessions, and two of them cannot be merged", a.Func)
+	}
+	param, err := parameter(k, a)
+	if err != nil {
+		return err
+	}
+	arg, source := -1, ""
+	if a.Arg != nil {
+		if arg, err = b.argument(*a.Arg, k.taking()); err != nil {
+			return err
+		}
+		source = b.exprs[arg].source
+	}
+	f, name := Function{Kind: k}, a.Func+"("+source
+	if k == TopK || k == EWMA {
+		f.Param = param
+		name += ", " + strconv.FormatFloat(param, 'g', -1, 64)
+	}
+	id := uint64(tuple.NameOf(name + ")"))
+	cell := slices.Index(b.layout.names, id)
+	if cell < 0 {
+		cell = len(b.layout.names)
+		b.args = append(b.args, arg)
+		b.layout.funcs, b.layout.names = append(b.layout.funcs, f), append(b.layout.names, id)
+		b.layout.texts = b.layout.texts || k == TopK
+	}
+	b.outs = append(b.outs, out{a.Name, cell, param})
+	return nil
+}
+
+// parameter returns an aggregate's second argument, 0 where it has none.
+func parameter(k Kind, a topology.Aggregate) (float64, error) {
+	least, greatest := 0.0, 1.0
+	switch k {
+	case Quantile, EWMA:
+	case TopK:
+		least, greatest = 1, maxTop
+	default:
+		if len(a.Param) > 0 {
+			return 0, misplaced(a.At, "%s takes one argument", a.Func)
+		}
+		return 0, nil
+	}
+	if len(a.Param) != 1 {
+		return 0, misplaced(a.At, "%s takes two arguments", a.Func)
+	}
+	v := a.Param[0]
+	if !(v >= least && v <= greatest) || k == TopK && v != math.Trunc(v) {
+		return 0, misplaced(a.At, "the second argument of %s is from %v to %v, not %v", a.Func, least, greatest, v)
+	}
+	return v, nil
+}
+
 // argument returns the index of an argument, compiled once for all aggregates that have it: sum(x) and mean( x ) evaluate x once.
-func (b *Bolt) argument(e topology.Expr, anyValue bool) (int, error) {
-	a := argument{source: strings.TrimSpace(e.Source), any: anyValue}
+func (b *Bolt) argument(e topology.Expr, takes taking) (int, error) {
+	a := argument{source: strings.TrimSpace(e.Source), takes: takes}
 	for i, known := range b.exprs {
-		if known.source == a.source && known.any == a.any {
+		if known.source == a.source && known.takes == a.takes {
 			return i, nil
 		}
 	}
 	want := script.Number
-	if anyValue {
+	if takes != number {
 		want = script.Any
 	}
 	var err error

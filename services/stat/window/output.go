@@ -2,6 +2,7 @@ package window
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -68,13 +69,9 @@ func (b *Bolt) emit(c *bolt.Collector, p *pane, at int64) {
 	}
 	b.out.Set("group", c.Group())
 	b.out.Set("window", b.span(p))
-	for i, k := range b.layout.kinds {
-		v, ok := p.cells[i].Value(k)
-		switch {
-		case k == Count:
-			b.out.Set(b.names[i], p.cells[i].N)
-		case ok:
-			b.out.Set(b.names[i], v)
+	for _, o := range b.outs {
+		if v, ok := p.cells[o.cell].result(b.layout.funcs[o.cell].Kind, o.param); ok {
+			b.out.Set(o.name, v)
 		}
 	}
 	payload, err := b.out.Bytes()
@@ -82,6 +79,25 @@ func (b *Bolt) emit(c *bolt.Collector, p *pane, at int64) {
 		panic(err) // every value is a finite number: countable saw to that
 	}
 	c.Emit(bolt.Emission{Key: c.Group(), Time: at, Payload: payload})
+}
+
+// result is what an output says of a cell; param is a quantile's and a topk's. ok is false while there is nothing to say.
+func (c *Cell) result(k Kind, param float64) (v any, ok bool) {
+	switch {
+	case k == Count:
+		return c.N, true
+	case k == Distinct && c.N == 0:
+		return 0, true
+	case c.N == 0:
+		return nil, false
+	case k == Distinct:
+		return int64(c.Sketch.(*distinct).Estimate()), true
+	case k == Quantile:
+		return c.Sketch.(*quantile).value(param), true
+	case k == TopK:
+		return json.RawMessage(c.Sketch.(*topk).top(int(param))), true
+	}
+	return c.Value(k)
 }
 
 func (b *Bolt) speaks(p *pane) bool {

@@ -13,9 +13,10 @@ import (
 
 // layout says what a record's cells are. A record that was stored under another layout keeps the cells of the aggregates that are still there.
 type layout struct {
-	window byte     // kind of window, as stored; records of another kind start anew
-	kinds  []Kind   // of the aggregates
-	names  []uint64 // hashes of function and argument
+	window byte       // kind of window, as stored; records of another kind start anew
+	funcs  []Function // of the cells
+	names  []uint64   // hashes of function and argument
+	texts  bool       // there is a topk, whose values are texts
 }
 
 // record is what the state keeps for one group.
@@ -40,8 +41,9 @@ type pane struct {
 // row is one reading of a count window.
 type row struct {
 	at      int64
-	present uint64 // a bit per aggregate
+	present uint64 // a bit per cell
 	values  []float64
+	texts   []string // of the cells of a topk; nil when there is none
 }
 
 // never is the closed of a group that has output nothing.
@@ -66,31 +68,41 @@ func (r *record) pane(b Bounds) *pane {
 		return cmp.Or(cmp.Compare(p.End, b.End), cmp.Compare(p.Start, b.Start))
 	})
 	if !found {
-		r.open = slices.Insert(r.open, i, pane{Bounds: b, cells: make([]Cell, len(r.layout.kinds))})
+		r.open = slices.Insert(r.open, i, pane{Bounds: b, cells: make([]Cell, len(r.layout.funcs))})
 	}
 	p := &r.open[i]
 	if p.shared {
 		p.cells, p.shared = slices.Clone(p.cells), false
+		for k := range p.cells {
+			if s := p.cells[k].Sketch; s != nil {
+				p.cells[k].Sketch = s.clone()
+			}
+		}
 	}
 	return p
 }
 
 // add takes one reading into a window.
-func (p *pane) add(kinds []Kind, w row) {
+func (p *pane) add(funcs []Function, w row) {
 	if p.n == 0 || w.at > p.last {
 		p.last = w.at
 	}
 	p.n++
-	for i, k := range kinds {
-		if w.present&(1<<i) != 0 {
-			p.cells[i].Add(k, w.values[i], w.at)
+	for i, f := range funcs {
+		if w.present&(1<<i) == 0 {
+			continue
 		}
+		text := ""
+		if f.Kind == TopK {
+			text = w.texts[i]
+		}
+		p.cells[i].Add(f, w.values[i], text, w.at)
 	}
 }
 
 // join makes one session of bounds b out of all open ones that overlap it.
 func (r *record) join(b Bounds) *pane {
-	joined := pane{Bounds: b, cells: make([]Cell, len(r.layout.kinds))}
+	joined := pane{Bounds: b, cells: make([]Cell, len(r.layout.funcs))}
 	r.open = slices.DeleteFunc(r.open, func(p pane) bool {
 		if !p.overlaps(b) {
 			return false
@@ -99,8 +111,8 @@ func (r *record) join(b Bounds) *pane {
 			joined.last = p.last
 		}
 		joined.n += p.n
-		for i, k := range r.layout.kinds {
-			joined.cells[i].Merge(k, p.cells[i])
+		for i, f := range r.layout.funcs {
+			joined.cells[i].Merge(f.Kind, p.cells[i])
 		}
 		return true
 	})
@@ -111,18 +123,22 @@ func (r *record) join(b Bounds) *pane {
 
 // fold computes the pane of a count window over the last n readings, or all if they are fewer.
 func (r *record) fold(n int) pane {
-	p := pane{cells: make([]Cell, len(r.layout.kinds))}
+	p := pane{cells: make([]Cell, len(r.layout.funcs))}
 	for i, w := range r.rows[max(len(r.rows)-n, 0):] {
 		if i == 0 || w.at < p.Start {
 			p.Start = w.at
 		}
-		p.add(r.layout.kinds, w)
+		p.add(r.layout.funcs, w)
 	}
 	p.End = p.last
 	return p
 }
 
-const version = 1
+// Versions of the encoding. The first had no sketches, and so no columns of texts in rows.
+const (
+	version      = 2
+	versionPlain = 1
+)
 
 // Append implements state.Value.
 func (r *record) Append(b []byte) ([]byte, error) {
@@ -132,6 +148,7 @@ func (r *record) Append(b []byte) ([]byte, error) {
 	for _, n := range r.layout.names {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
+	b = binary.AppendUvarint(b, r.layout.textual())
 	b = binary.AppendUvarint(b, uint64(len(r.open)))
 	for i := range r.open {
 		p := &r.open[i]
@@ -151,12 +168,27 @@ func (r *record) Append(b []byte) ([]byte, error) {
 		b = binary.AppendVarint(b, w.at)
 		b = binary.AppendUvarint(b, w.present)
 		for i := range r.layout.names {
-			if w.present&(1<<i) != 0 {
+			switch {
+			case w.present&(1<<i) == 0:
+			case r.layout.funcs[i].Kind == TopK:
+				b = binary.AppendUvarint(b, uint64(len(w.texts[i])))
+				b = append(b, w.texts[i]...)
+			default:
 				b = binary.LittleEndian.AppendUint64(b, math.Float64bits(w.values[i]))
 			}
 		}
 	}
 	return b, nil
+}
+
+// textual has a bit for each cell whose values in rows are texts.
+func (l *layout) textual() (mask uint64) {
+	for i, f := range l.funcs {
+		if f.Kind == TopK {
+			mask |= 1 << i
+		}
+	}
+	return mask
 }
 
 // decode makes a record of what Append wrote, under this or another layout; nil is a new group's.
@@ -166,7 +198,8 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 		return r, nil
 	}
 	d := decoder{b: b}
-	if v := d.byte(); d.err == nil && v != version {
+	v := d.byte()
+	if d.err == nil && v != version && v != versionPlain {
 		d.err = fmt.Errorf("its version is %d, not %d", v, version)
 	}
 	if d.byte() != l.window && d.err == nil {
@@ -184,20 +217,26 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 	for i, n := range names {
 		places[i] = slices.Index(l.names, n)
 	}
+	texts := uint64(0)
+	if v == version {
+		texts = d.uvarint()
+	}
+	for i, at := range places {
+		if at >= 0 && (texts&(1<<i) != 0) != (l.funcs[at].Kind == TopK) && d.err == nil {
+			d.err = errors.New("numbers stand where texts belong, or texts where numbers do")
+		}
+	}
 	r.open = make([]pane, d.length(5))
 	for i := range r.open {
-		d.pane(&r.open[i], places, len(l.names))
+		d.pane(&r.open[i], places, l.funcs)
 	}
 	r.since = int(d.uvarint())
 	r.rows = make([]row, d.length(2))
 	for i := range r.rows {
-		d.row(&r.rows[i], places, len(l.names))
+		d.row(&r.rows[i], places, texts, l)
 	}
-	if d.err == nil && len(d.b) > 0 {
-		d.err = fmt.Errorf("%d bytes follow it", len(d.b))
-	}
-	if d.err != nil {
-		return nil, fmt.Errorf("%w: %w", errCorrupt, d.err)
+	if err := d.end(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
 	}
 	return r, nil
 }
@@ -208,39 +247,74 @@ type decoder struct {
 	err error
 }
 
-func (d *decoder) pane(p *pane, places []int, n int) {
+// end returns the first error, which may be that something is left.
+func (d *decoder) end() error {
+	if d.err == nil && len(d.b) > 0 {
+		d.err = fmt.Errorf("%d bytes follow it", len(d.b))
+	}
+	return d.err
+}
+
+func (d *decoder) pane(p *pane, places []int, funcs []Function) {
 	p.Start = d.varint()
 	p.End = p.Start + d.varint()
 	p.n, p.last = int64(d.uvarint()), d.varint()
-	p.cells = make([]Cell, n)
+	p.cells = make([]Cell, len(funcs))
 	for _, at := range places {
 		var c Cell
+		var f *Function
+		if at >= 0 {
+			f = &funcs[at]
+		}
 		if d.err == nil {
-			d.b, d.err = c.decode(d.b)
+			d.b, d.err = c.decode(f, d.b)
 		}
 		if at >= 0 {
 			p.cells[at] = c
 		}
 	}
-	if size := d.length(1); size > 0 {
-		p.script, d.b = d.b[:size:size], d.b[size:]
+	if raw := d.bytes(); len(raw) > 0 {
+		p.script = raw
 	}
 }
 
-func (d *decoder) row(w *row, places []int, n int) {
+func (d *decoder) row(w *row, places []int, texts uint64, l *layout) {
 	w.at = d.varint()
 	present := d.uvarint()
-	w.values = make([]float64, n)
+	w.values = make([]float64, len(l.funcs))
+	if l.texts {
+		w.texts = make([]string, len(l.funcs))
+	}
 	for i, at := range places {
 		if present&(1<<i) == 0 {
 			continue
 		}
-		x := math.Float64frombits(d.fixed())
-		if at >= 0 {
-			w.present |= 1 << at
-			w.values[at] = x
+		var x float64
+		var text string
+		if texts&(1<<i) != 0 {
+			text = string(d.bytes())
+		} else {
+			x = math.Float64frombits(d.fixed())
+		}
+		if at < 0 {
+			continue
+		}
+		w.present |= 1 << at
+		w.values[at] = x
+		if l.texts {
+			w.texts[at] = text
+			if l.funcs[at].Kind == TopK && d.err == nil {
+				d.err = checkText(text)
+			}
 		}
 	}
+}
+
+// bytes reads a length and as many bytes, which stay the decoder's.
+func (d *decoder) bytes() (v []byte) {
+	size := d.length(1)
+	v, d.b = d.b[:size:size], d.b[size:]
+	return v
 }
 
 func (d *decoder) byte() (v byte) {

@@ -4,7 +4,9 @@
 package window
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +23,7 @@ const (
 	maxAggregates = 64
 	maxOverlap    = 1000    // windows that one reading may belong to
 	maxCount      = 10_000  // readings that a count window keeps
+	maxTop        = 100     // values that a topk tells
 	maxTime       = 1 << 52 // event times beyond ±maxTime ms cannot be put on an agenda
 	endOfTime     = 1 << 53 // the agenda's time of what only a flush outputs
 	stateKey      = "cache-"
@@ -53,8 +56,8 @@ type Bolt struct {
 	late     string
 
 	where   *script.Expr
-	names   []string // of the aggregates
-	args    []int    // of the aggregates: index into exprs, -1 for a bare count
+	outs    []out
+	args    []int // of the cells: index into exprs, -1 for a bare count
 	exprs   []argument
 	script  *script.Runtime
 	layout  layout
@@ -66,19 +69,50 @@ type Bolt struct {
 	out       script.Doc
 	inputs    []input
 	row       row
+	text      bytes.Buffer
 }
 
-// argument is what one or more aggregates are about.
+// out is an aggregate as it is output. Several share a cell when they are about the same, as the quantiles of one argument are.
+type out struct {
+	name  string
+	cell  int
+	param float64 // of a quantile and a topk
+}
+
+// argument is what one or more cells are about.
 type argument struct {
 	source string
 	expr   *script.Expr
-	any    bool // of count: only whether there is a value matters, not whether it is a number
+	takes  taking
+}
+
+// taking is what an aggregate needs of its argument's value.
+type taking byte
+
+const (
+	number   taking = iota
+	presence        // of count: only whether there is a value matters
+	hash            // of distinct
+	text            // of topk
+)
+
+func (k Kind) taking() taking {
+	switch k {
+	case Count:
+		return presence
+	case Distinct:
+		return hash
+	case TopK:
+		return text
+	}
+	return number
 }
 
 // input is the value of an argument in the current reading.
 type input struct {
-	x  float64
-	ok bool
+	x    float64
+	text string
+	ok   bool
 }
 
 // Group implements bolt.Stateful.
@@ -129,7 +163,7 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) e
 		} else {
 			p = r.pane(w)
 		}
-		p.add(b.layout.kinds, b.row)
+		p.add(b.layout.funcs, b.row)
 		if states != nil {
 			p.script = states[i]
 		}
@@ -171,18 +205,24 @@ func (b *Bolt) measure(t *tuple.Tuple) (counts bool, err error) {
 		} else if b.inputs[arg].ok {
 			b.row.present |= 1 << i
 			b.row.values[i] = b.inputs[arg].x
+			if b.layout.texts {
+				b.row.texts[i] = b.inputs[arg].text
+			}
 		}
 	}
 	return b.row.present != 0, nil
 }
 
 func (b *Bolt) evaluate(a argument) (in input, err error) {
-	if a.any {
+	if a.takes != number {
 		v, err := a.expr.Eval(&b.env)
-		if errors.Is(err, script.ErrAbsent) {
+		switch {
+		case errors.Is(err, script.ErrAbsent) || err == nil && v == nil:
 			return input{}, nil
+		case err != nil || a.takes == presence:
+			return input{ok: true}, err
 		}
-		return input{ok: v != nil}, err
+		return b.inputOf(v, a.takes)
 	}
 	in.x, err = a.expr.EvalNumber(&b.env)
 	switch {
@@ -193,6 +233,23 @@ func (b *Bolt) evaluate(a argument) (in input, err error) {
 	}
 	in.ok = true
 	return in, countable(in.x)
+}
+
+// inputOf makes what is kept of a value that need not be a number. Equal values have equal texts: those of objects have their fields in order, and
+// numbers that are equal as doubles are written alike.
+func (b *Bolt) inputOf(v any, takes taking) (in input, err error) {
+	b.text.Reset()
+	e := json.NewEncoder(&b.text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return input{}, fmt.Errorf("a value that cannot be counted: %w", err)
+	}
+	raw := bytes.TrimSuffix(b.text.Bytes(), []byte("\n"))
+	if takes == hash {
+		return input{x: distinctBits(raw), ok: true}, nil
+	}
+	in = input{text: string(raw), ok: true}
+	return in, checkText(in.text)
 }
 
 // windows returns those that a reading at ts belongs to and that are not closed; none means that it is late.
@@ -250,7 +307,7 @@ func (b *Bolt) compute(r *record, windows []Bounds, t *tuple.Tuple) ([][]byte, e
 func (b *Bolt) count(r *record, c *bolt.Collector) {
 	drop, complete := Counted{b.spec.Window.Count, b.spec.Window.CountSlide}.Next(len(r.rows), r.since)
 	w := b.row
-	w.values = slices.Clone(w.values)
+	w.values, w.texts = slices.Clone(w.values), slices.Clone(w.texts)
 	r.rows = append(r.rows[drop:], w)
 	r.since++
 	if complete {

@@ -399,7 +399,7 @@ func TestRecordSurvivesAnotherLayout(t *testing.T) {
 	old := open(t, stat(topology.Window{Kind: topology.WindowLifetime}, aggregate("n", "count", ""), aggregate("s", "sum", "x"), aggregate("m", "max", "x")))
 	r := &record{layout: &old.layout, closed: never}
 	p := r.pane(Bounds{})
-	p.add(old.layout.kinds, row{at: 5, present: 7, values: []float64{0, 2, 3}})
+	p.add(old.layout.funcs, row{at: 5, present: 7, values: []float64{0, 2, 3}})
 	raw, err := r.Append(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -423,20 +423,20 @@ func TestCloneSharesNothingThatChanges(t *testing.T) {
 	b := open(t, stat(topology.Window{Kind: topology.WindowLifetime}, aggregate("s", "sum", "x")))
 	r := &record{layout: &b.layout, closed: never}
 	w := row{at: 5, present: 1, values: []float64{2}}
-	r.pane(Bounds{}).add(b.layout.kinds, w)
+	r.pane(Bounds{}).add(b.layout.funcs, w)
 	before, _ := r.Append(nil)
 	c := r.Clone().(*record)
-	c.pane(Bounds{}).add(b.layout.kinds, w)
-	c.pane(Bounds{1, 2}).add(b.layout.kinds, w)
+	c.pane(Bounds{}).add(b.layout.funcs, w)
+	c.pane(Bounds{1, 2}).add(b.layout.funcs, w)
 	if after, _ := r.Append(nil); string(before) != string(after) {
 		t.Error("the original changed")
 	}
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	l := layout{window: byte(counted), kinds: []Kind{Count, Sum, Rate}, names: []uint64{1, 2, 3}}
+	l := layout{window: byte(counted), funcs: []Function{{Kind: Count}, {Kind: Sum}, {Kind: Rate}}, names: []uint64{1, 2, 3}}
 	r := &record{layout: &l, closed: 7, since: 1}
-	r.pane(Bounds{10, 20}).add(l.kinds, row{at: 12, present: 7, values: []float64{0, 1, 2}})
+	r.pane(Bounds{10, 20}).add(l.funcs, row{at: 12, present: 7, values: []float64{0, 1, 2}})
 	r.rows = []row{{at: 3, present: 5, values: []float64{0, 0, 4}}}
 	raw, _ := r.Append(nil)
 	f.Add(raw)
@@ -471,7 +471,7 @@ func BenchmarkUpdate(b *testing.B) {
 		if ok, err := s.measure(&t); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
-		r.pane(s.windows(r, t.Time)[0]).add(s.layout.kinds, s.row)
+		r.pane(s.windows(r, t.Time)[0]).add(s.layout.funcs, s.row)
 	}
 }
 
@@ -479,7 +479,7 @@ func BenchmarkCloneAndEncode(b *testing.B) {
 	s := open(b, stat(topology.Window{Kind: topology.WindowLifetime},
 		aggregate("n", "count", ""), aggregate("mean", "mean", "x"), aggregate("low", "min", "x"), aggregate("high", "max", "x"), aggregate("dev", "stddev", "x")))
 	r := &record{layout: &s.layout, closed: never}
-	r.pane(Bounds{}).add(s.layout.kinds, row{at: 5, present: 31, values: []float64{0, 1, 2, 3, 4}})
+	r.pane(Bounds{}).add(s.layout.funcs, row{at: 5, present: 31, values: []float64{0, 1, 2, 3, 4}})
 	var out []byte
 	var v state.Value = r
 	b.ReportAllocs()
