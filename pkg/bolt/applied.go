@@ -36,18 +36,11 @@ func (a *applied) add(id tuple.ID, x state.Applied) {
 	a.ids[id] = x
 }
 
-// below lists the ids of an origin with an offset below floor and takes them off its heap; forget removes them once that is committed.
-func (a *applied) below(o tuple.Origin, floor int64) (ids []tuple.ID) {
+// forget removes the ids of an origin with an offset below floor.
+func (a *applied) forget(o tuple.Origin, floor int64) {
 	h := a.heaps[o]
 	for h != nil && len(*h) > 0 && (*h)[0].offset < floor {
-		ids = append(ids, h.pop())
-	}
-	return ids
-}
-
-func (a *applied) forget(ids []tuple.ID) {
-	for _, id := range ids {
-		delete(a.ids, id)
+		delete(a.ids, h.pop())
 	}
 }
 

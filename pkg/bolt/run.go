@@ -442,14 +442,13 @@ func (r *run) commit(ctx context.Context) error {
 		return nil
 	}
 	r.batch.Floors = r.floors
-	for o, f := range r.floors {
-		r.batch.Prune = append(r.batch.Prune, r.applied.below(o, f)...)
-	}
 	if err := r.Own.Store.Commit(ctx, r.Own.Task, r.Own.Epoch, &r.batch); err != nil {
 		return fmt.Errorf("commit task %s: %w", r.Own.Task, err)
 	}
 	r.Own.View.Committed()
-	r.applied.forget(r.batch.Prune)
+	for o, f := range r.floors { // as the store has done
+		r.applied.forget(o, f)
+	}
 	for _, id := range r.order {
 		r.applied.add(id, r.fresh[id].Applied)
 	}

@@ -28,12 +28,14 @@ type Options struct {
 //
 // A task's keys are `bm:<topology>:{<node>.<task>}:` and the user's key; what the engine keeps is beside them, with a point instead of the colon:
 //
-//	.fence    string  the epoch of the current owner
-//	.floors   hash    origin (decimal) -> floor
-//	.applied  hash    id (16 bytes) -> record, see appendApplied
-//	.outputs  hash    id and slice (16 + 4 bytes) -> outputs
-//	.agenda   zset    key, by the time that it is due at
-//	.order    zset    the same keys, by name
+//	.fence      string  the epoch of the current owner
+//	.floors     hash    origin (decimal) -> floor
+//	.packs      zset    of what was applied, by name: place of the greatest offset, see place, and the ids, see state.Pack
+//	.applied    hash    what is not packed: id (16 bytes) -> record, see appendApplied
+//	.positions  zset    of the same, by name: place and id
+//	.outputs    hash    id and slice (16 + 4 bytes) -> outputs
+//	.agenda     zset    key, by the time that it is due at
+//	.order      zset    the same keys, by name
 //
 // A log's keys are `bm:<topology>:{log:<name>}` and .generation (string), .floor (string), .entries (list, from the floor on), .once (hash, name ->
 // index). The braces put everything of a task, and of a log, in one slot of a Redis Cluster.

@@ -155,17 +155,15 @@ func TestCommitsSurviveKill(t *testing.T) {
 	}
 }
 
-// batch is a commit as a stat node makes it: 256 tuples of 64 devices, each applied, most of the former ones pruned.
+// batch is a commit as a stat node makes it: 256 tuples of 64 devices, each applied; the floor follows four commits behind.
 func batch(n int) *state.Batch {
-	b := &state.Batch{Floors: map[tuple.Origin]int64{1: int64(256 * n)}}
+	b := &state.Batch{Floors: map[tuple.Origin]int64{1: int64(256 * (n - 4))}}
 	for d := range 64 {
 		b.Set = append(b.Set, state.Entry{Key: fmt.Sprintf("cache-hourly-device-%03d", d), Value: make([]byte, 120)})
 	}
 	for i := range 256 {
 		p := tuple.Position{Origin: 1, Offset: int64(256*n + i)}
 		b.Apply = append(b.Apply, state.Record{ID: tuple.RootID(p), Applied: state.Applied{Position: p}})
-		p.Offset -= 256 * 4
-		b.Prune = append(b.Prune, tuple.RootID(p))
 	}
 	return b
 }
@@ -188,7 +186,7 @@ func BenchmarkCommit(b *testing.B) {
 						for n := range (b.N + tasks - 1) / tasks {
 							x := batch(n)
 							if size == 1 {
-								x.Set, x.Apply, x.Prune = x.Set[:1], x.Apply[:1], x.Prune[:1]
+								x.Set, x.Apply = x.Set[:1], x.Apply[:1]
 							}
 							if err := s.Commit(ctx, task, epoch, x); err != nil {
 								b.Error(err)

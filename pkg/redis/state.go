@@ -47,8 +47,9 @@ func (s *Store) Claim(ctx context.Context, t state.Task) (uint64, error) {
 func (s *Store) Head(ctx context.Context, t state.Task) (state.Head, error) {
 	p := taskKey(t)
 	var floors, applied *redis.MapStringStringCmd
+	var packs *redis.StringSliceCmd
 	_, err := s.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-		floors, applied = tx.HGetAll(ctx, p+".floors"), tx.HGetAll(ctx, p+".applied")
+		floors, applied, packs = tx.HGetAll(ctx, p+".floors"), tx.HGetAll(ctx, p+".applied"), tx.ZRange(ctx, p+".packs", 0, -1)
 		return nil
 	})
 	if err != nil {
@@ -69,7 +70,12 @@ func (s *Store) Head(ctx context.Context, t state.Task) (state.Head, error) {
 		if err != nil || len(id) != len(tuple.ID{}) {
 			return state.Head{}, fmt.Errorf("head of %s: id %x: %w", t, id, errApplied)
 		}
-		h.Applied[tuple.ID([]byte(id))] = a
+		h.Add(tuple.ID([]byte(id)), a)
+	}
+	for _, member := range packs.Val() {
+		if err := unpack(&h, []byte(member)); err != nil {
+			return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
+		}
 	}
 	return h, nil
 }
@@ -160,8 +166,8 @@ func (s *Store) Commit(ctx context.Context, t state.Task, epoch uint64, b *state
 
 func commitKeys(t state.Task, b *state.Batch) []string {
 	p := taskKey(t)
-	keys := make([]string, 0, 6+len(b.Set)+len(b.Delete))
-	keys = append(keys, p+".fence", p+".floors", p+".applied", p+".outputs", p+".agenda", p+".order")
+	keys := make([]string, 0, 8+len(b.Set)+len(b.Delete))
+	keys = append(keys, p+".fence", p+".floors", p+".packs", p+".applied", p+".positions", p+".outputs", p+".agenda", p+".order")
 	p += ":"
 	for i := range b.Set {
 		keys = append(keys, p+b.Set[i].Key)
@@ -173,30 +179,35 @@ func commitKeys(t state.Task, b *state.Batch) []string {
 }
 
 func commitArgs(epoch uint64, b *state.Batch) []any {
+	packs, others := state.Packs(b.Apply)
 	outputs := 0
-	for i := range b.Apply {
+	for _, i := range others {
 		if b.Apply[i].Outputs != nil {
 			outputs++
 		}
 	}
-	args := make([]any, 0, 8+len(b.Set)+2*len(b.Floors)+2*len(b.Apply)+2*outputs+len(b.Prune)+2*len(b.Agenda)+len(b.Strike))
-	args = append(args, epoch, len(b.Set), len(b.Floors), len(b.Apply), outputs, len(b.Prune), len(b.Agenda), len(b.Strike))
+	args := make([]any, 0, 9+len(b.Set)+2*len(packs)+4*len(others)+2*outputs+3*len(b.Floors)+2*len(b.Agenda)+len(b.Strike))
+	args = append(args, epoch, len(b.Set), len(packs), len(others), outputs, len(b.Floors), len(b.Agenda), len(b.Strike))
 	for i := range b.Set {
 		args = append(args, b.Set[i].Value)
 	}
-	for origin, floor := range b.Floors {
-		args = append(args, uint64(origin), floor)
+	for _, p := range packs {
+		args = append(args, 0, append(place(p.Origin, p.Greatest, len(p.IDs)), p.IDs...))
 	}
-	for i := range b.Apply {
+	for _, i := range others {
 		args = append(args, b.Apply[i].ID[:], appendApplied(nil, &b.Apply[i].Applied))
 	}
-	for i := range b.Apply {
+	for _, i := range others {
+		r := &b.Apply[i]
+		args = append(args, 0, append(place(r.Position.Origin, r.Position.Offset, len(r.ID)), r.ID[:]...))
+	}
+	for _, i := range others {
 		if r := &b.Apply[i]; r.Outputs != nil {
 			args = append(args, outputField(r.ID, r.Slices-1), r.Outputs)
 		}
 	}
-	for i := range b.Prune {
-		args = append(args, b.Prune[i][:])
+	for origin, floor := range b.Floors {
+		args = append(args, uint64(origin), floor, place(origin, floor, 0))
 	}
 	for _, d := range b.Agenda {
 		args = append(args, d.Key, d.At)
@@ -219,6 +230,22 @@ func (s *Store) Drop(ctx context.Context, t state.Task) error {
 // outputField names a recorded slice within .outputs; commit.lua builds the same.
 func outputField(id tuple.ID, slice int) string {
 	return string(binary.BigEndian.AppendUint32(id[:], uint32(slice)))
+}
+
+const placeBytes = 8 + 8
+
+// place begins a member of .packs and .positions, with room for more bytes behind it: origin and offset, ordered as bytes as they are as numbers.
+func place(origin tuple.Origin, offset int64, more int) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, placeBytes+more), uint64(origin))
+	return binary.BigEndian.AppendUint64(b, uint64(offset)^1<<63)
+}
+
+// unpack adds a member of .packs to the head.
+func unpack(h *state.Head, member []byte) error {
+	if len(member) < placeBytes {
+		return errApplied
+	}
+	return h.Unpack(state.Pack{Origin: tuple.Origin(binary.BigEndian.Uint64(member)), IDs: member[placeBytes:]})
 }
 
 var errApplied = errors.New("corrupt record of an applied id")

@@ -6,10 +6,14 @@ CREATE TABLE task (
 );
 CREATE TABLE value   (task INTEGER, key BLOB, value BLOB NOT NULL, PRIMARY KEY (task, key)) WITHOUT ROWID;
 CREATE TABLE floor   (task INTEGER, origin INTEGER, floor INTEGER NOT NULL, PRIMARY KEY (task, origin)) WITHOUT ROWID; -- origin: its bits as int64
+-- What was applied: packed (state.Pack) where nothing but the position is recorded, else in applied. Both go by the floor.
+CREATE TABLE pack    (seq INTEGER PRIMARY KEY, task INTEGER NOT NULL, origin INTEGER NOT NULL, greatest INTEGER NOT NULL, ids BLOB NOT NULL);
+CREATE INDEX pack_greatest ON pack (task, origin, greatest);
 CREATE TABLE applied (
   task INTEGER, id BLOB, origin INTEGER NOT NULL, offset INTEGER NOT NULL, slices INTEGER NOT NULL, unfinished INTEGER NOT NULL, cursor BLOB NOT NULL,
   PRIMARY KEY (task, id)
 ) WITHOUT ROWID;
+CREATE INDEX applied_position ON applied (task, origin, offset);
 -- With a rowid, since outputs may be long: without one, each comparison of a search, also of a search in vain, would read the whole row.
 CREATE TABLE output  (task INTEGER, id BLOB, slice INTEGER, outputs BLOB NOT NULL, PRIMARY KEY (task, id, slice));
 CREATE TABLE agenda  (task INTEGER, key BLOB, at INTEGER NOT NULL, PRIMARY KEY (task, key)) WITHOUT ROWID;

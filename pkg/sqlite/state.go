@@ -75,8 +75,8 @@ func (s *State) Head(ctx context.Context, t state.Task) (state.Head, error) {
 	if err != nil {
 		return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
 	}
-	const query = "SELECT id, origin, offset, slices, unfinished, cursor FROM applied WHERE task = " + theTask
-	err = s.db.query(ctx, query, names(t), func(r *sql.Rows) error {
+	const others = "SELECT id, origin, offset, slices, unfinished, cursor FROM applied WHERE task = " + theTask
+	err = s.db.query(ctx, others, names(t), func(r *sql.Rows) error {
 		var id, cursor sql.RawBytes
 		var a state.Applied
 		var origin int64
@@ -84,8 +84,19 @@ func (s *State) Head(ctx context.Context, t state.Task) (state.Head, error) {
 			return err
 		}
 		a.Position.Origin, a.Cursor = tuple.Origin(origin), string(cursor)
-		h.Applied[tuple.ID(id)] = a
+		h.Add(tuple.ID(id), a)
 		return nil
+	})
+	if err != nil {
+		return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
+	}
+	err = s.db.query(ctx, "SELECT origin, ids FROM pack WHERE task = "+theTask, names(t), func(r *sql.Rows) error {
+		var origin int64
+		var ids sql.RawBytes
+		if err := r.Scan(&origin, &ids); err != nil {
+			return err
+		}
+		return h.Unpack(state.Pack{Origin: tuple.Origin(origin), IDs: ids})
 	})
 	if err != nil {
 		return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
@@ -195,7 +206,7 @@ func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, b *stat
 	if err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context, int64, *state.Batch) error{w.values, w.floors, w.applied, w.agenda} {
+	for _, part := range []func(context.Context, int64, *state.Batch) error{w.values, w.applied, w.floors, w.agenda} {
 		if err := part(ctx, task, b); err != nil {
 			return err
 		}
@@ -216,45 +227,55 @@ func (w *writer) values(ctx context.Context, task int64, b *state.Batch) error {
 		func(args []any, i int) []any { return append(args, blob(b.Delete[i])) }, task)
 }
 
-func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
-	for origin, floor := range b.Floors {
-		const query = "INSERT INTO floor VALUES (?,?,?) ON CONFLICT DO UPDATE SET floor = excluded.floor WHERE excluded.floor > floor.floor"
-		if err := w.exec(ctx, query, task, int64(origin), floor); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error {
+	packs, others := state.Packs(b.Apply)
+	err := w.many(ctx, "INSERT OR FAIL INTO pack (task, origin, greatest, ids) VALUES ", "(?,?,?,?)", "", len(packs), func(args []any, i int) []any {
+		return append(args, task, int64(packs[i].Origin), packs[i].Greatest, packs[i].IDs)
+	})
+	if err != nil || len(others) == 0 {
+		return err
+	}
 	const again = ` ON CONFLICT DO UPDATE SET origin = excluded.origin, offset = excluded.offset, slices = excluded.slices,
 		unfinished = excluded.unfinished, cursor = excluded.cursor`
-	err := w.many(ctx, "INSERT OR FAIL INTO applied VALUES ", "(?,?,?,?,?,?,?)", again, len(b.Apply), func(args []any, i int) []any {
-		r := &b.Apply[i]
+	err = w.many(ctx, "INSERT OR FAIL INTO applied VALUES ", "(?,?,?,?,?,?,?)", again, len(others), func(args []any, i int) []any {
+		r := &b.Apply[others[i]]
 		return append(args, task, r.ID[:], int64(r.Position.Origin), r.Position.Offset, r.Slices, r.Unfinished, blob(r.Cursor))
 	})
 	if err != nil {
 		return err
 	}
-	var emitted []int
-	for i := range b.Apply {
-		if b.Apply[i].Outputs != nil {
-			emitted = append(emitted, i)
-		}
-	}
+	emitted := slices.DeleteFunc(others, func(i int) bool { return b.Apply[i].Outputs == nil })
 	const replace = " ON CONFLICT DO UPDATE SET outputs = excluded.outputs"
-	err = w.many(ctx, "INSERT OR FAIL INTO output VALUES ", "(?,?,?,?)", replace, len(emitted), func(args []any, i int) []any {
+	return w.many(ctx, "INSERT OR FAIL INTO output VALUES ", "(?,?,?,?)", replace, len(emitted), func(args []any, i int) []any {
 		r := &b.Apply[emitted[i]]
 		return append(args, task, r.ID[:], r.Slices-1, r.Outputs)
 	})
-	if err != nil {
-		return err
+}
+
+// forget deletes what lies below a floor: the last two parameters are the origin and the floor.
+var forget = [...]string{
+	"DELETE FROM pack WHERE task = ? AND origin = ? AND greatest < ?",
+	"DELETE FROM output WHERE (task, id) IN (SELECT task, id FROM applied WHERE task = ? AND origin = ? AND offset < ?)",
+	"DELETE FROM applied WHERE task = ? AND origin = ? AND offset < ?",
+}
+
+func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
+	for origin, floor := range b.Floors {
+		const query = "INSERT INTO floor VALUES (?,?,?) ON CONFLICT DO UPDATE SET floor = excluded.floor WHERE excluded.floor > floor.floor"
+		raised, err := w.change(ctx, query, task, int64(origin), floor)
+		if err != nil {
+			return err
+		}
+		if raised == 0 {
+			continue
+		}
+		for _, query := range forget {
+			if err := w.exec(ctx, query, task, int64(origin), floor); err != nil {
+				return err
+			}
+		}
 	}
-	pruned := func(args []any, i int) []any { return append(args, b.Prune[i][:]) }
-	if err := w.many(ctx, "DELETE FROM applied WHERE task = ? AND id IN (", "?", ")", len(b.Prune), pruned, task); err != nil {
-		return err
-	}
-	return w.many(ctx, "DELETE FROM output WHERE task = ? AND id IN (", "?", ")", len(b.Prune), pruned, task)
+	return nil
 }
 
 func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {
@@ -281,7 +302,7 @@ func (s *State) Drop(ctx context.Context, t state.Task) error {
 		if _, err := w.claim(ctx, t); err != nil {
 			return err
 		}
-		for _, table := range []string{"value", "floor", "applied", "output", "agenda"} {
+		for _, table := range []string{"value", "floor", "pack", "applied", "output", "agenda"} {
 			if err := w.exec(ctx, "DELETE FROM "+table+" WHERE task = "+theTask, names(t)...); err != nil {
 				return err
 			}

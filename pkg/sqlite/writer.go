@@ -156,12 +156,21 @@ func (w *writer) group(group []*write, results []error) error {
 
 // exec runs one statement, prepared once.
 func (w *writer) exec(ctx context.Context, query string, args ...any) error {
+	_, err := w.change(ctx, query, args...)
+	return err
+}
+
+// change is exec, and returns how many rows that has changed.
+func (w *writer) change(ctx context.Context, query string, args ...any) (rows int64, err error) {
 	stmt, err := w.stmts.get(ctx, query)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = stmt.ExecContext(ctx, args...)
-	return err
+	result, err := stmt.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 // row returns the first row of a query, prepared once.

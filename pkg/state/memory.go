@@ -148,8 +148,11 @@ func (m *Memory) Commit(_ context.Context, t Task, epoch uint64, b *Batch) error
 			k.outputs[slice{r.ID, r.Slices - 1}] = bytes.Clone(r.Outputs)
 		}
 	}
-	for _, id := range b.Prune {
-		for n := range k.applied[id].Slices {
+	for id, a := range k.applied {
+		if floor, ok := k.floors[a.Position.Origin]; !ok || a.Position.Offset >= floor {
+			continue
+		}
+		for n := range a.Slices {
 			delete(k.outputs, slice{id, n})
 		}
 		delete(k.applied, id)

@@ -34,11 +34,12 @@ func (t Task) String() string { return fmt.Sprintf("%s/%s/%d", t.Topology, t.Nod
 type Store interface {
 	// Claim raises the task's fence by one and returns it: the caller's epoch, at least 1. Commits of earlier epochs are refused from then on.
 	Claim(ctx context.Context, t Task) (epoch uint64, err error)
-	// Head returns the floors and the applied ids. Call it after Claim, before taking messages.
+	// Head returns the floors and the applied ids: exactly those that do not lie below their floor. Call it after Claim, before taking messages.
 	Head(ctx context.Context, t Task) (Head, error)
 	// Load returns the values of keys in their order, nil where there is none, in one round trip.
 	Load(ctx context.Context, t Task, keys []string) ([][]byte, error)
-	// Outputs returns what was recorded for an applied id, slices in order; none for an id that is not applied.
+	// Outputs returns what was recorded for an applied id, slices in order; none for an id that is not applied. Of one below its floor it may return
+	// what is left.
 	Outputs(ctx context.Context, t Task, id tuple.ID) ([][]byte, error)
 	// Due returns at most limit entries of the task's agenda that lie after the cursor and whose At is at most until, ordered by key.
 	Due(ctx context.Context, t Task, until int64, after string, limit int) ([]Due, error)
@@ -60,7 +61,7 @@ type Applied struct {
 	Position   tuple.Position
 	Slices     int    // recorded outputs: slices 0..Slices-1; 0 means it emitted nothing
 	Unfinished bool   // a tick whose later slices are still to come
-	Cursor     string // of an unfinished tick: the last key handled
+	Cursor     string // of a tick in slices: the last key handled, never empty while it is unfinished
 }
 
 // Batch is one commit. Keys are the user's, any bytes; the store adds its own prefix. The parts apply in the order of the fields, so that a key
@@ -68,16 +69,17 @@ type Applied struct {
 type Batch struct {
 	Set    []Entry
 	Delete []string
-	Floors map[tuple.Origin]int64 // absolute; a store keeps the greater of old and new
-	Apply  []Record
-	Prune  []tuple.ID
+	// Floors are absolute; a store keeps the greater of old and new. With a floor it forgets what was applied below, at once or later: Head does not
+	// show it. So what is forgotten and the floor by which its tuples are dropped are one and the same fact, and no commit has to list ids.
+	Floors map[tuple.Origin]int64
+	Apply  []Record // none below its floor
 	Agenda []Due    // added or moved
 	Strike []string // agenda keys removed
 }
 
 // Empty reports whether committing b would change nothing but floors.
 func (b *Batch) Empty() bool {
-	return len(b.Set)+len(b.Delete)+len(b.Apply)+len(b.Prune)+len(b.Agenda)+len(b.Strike) == 0
+	return len(b.Set)+len(b.Delete)+len(b.Apply)+len(b.Agenda)+len(b.Strike) == 0
 }
 
 // Entry is a key with its value.
@@ -86,7 +88,8 @@ type Entry struct {
 	Value []byte
 }
 
-// Record marks one id as applied and keeps what it emitted, to be emitted again when the id comes again.
+// Record marks one id as applied and keeps what it emitted, to be emitted again when the id comes again. Of one id, the position stays, Slices never
+// falls, and a cursor never becomes empty again: what says more than a position is followed only by what does.
 type Record struct {
 	ID tuple.ID
 	Applied

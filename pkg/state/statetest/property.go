@@ -13,9 +13,10 @@ import (
 )
 
 var (
-	anyKey = rapid.SampledFrom([]string{"", "a", "a\x00", "b", "ba", "c", "\xff", "{d}", "*"})
-	anyID  = rapid.Custom(func(r *rapid.T) tuple.ID { return id(rapid.IntRange(0, 5).Draw(r, "id")) })
-	anyAt  = rapid.Int64Range(-3, 12)
+	anyKey    = rapid.SampledFrom([]string{"", "a", "a\x00", "b", "ba", "c", "\xff", "{d}", "*"})
+	anyID     = rapid.Custom(func(r *rapid.T) tuple.ID { return id(rapid.IntRange(0, 5).Draw(r, "id")) })
+	anyAt     = rapid.Int64Range(-3, 12)
+	anyOrigin = rapid.SampledFrom([]tuple.Origin{0, 1, 1<<64 - 1})
 )
 
 // anyBatch draws batches whose parts overlap.
@@ -25,22 +26,36 @@ func anyBatch(r *rapid.T) *state.Batch {
 			return state.Entry{Key: anyKey.Draw(r, "key"), Value: rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(r, "value")}
 		}), 0, 4).Draw(r, "set"),
 		Delete: rapid.SliceOfN(anyKey, 0, 2).Draw(r, "delete"),
-		Floors: rapid.MapOfN(rapid.SampledFrom([]tuple.Origin{0, 1, 1<<64 - 1}), rapid.Int64Range(-1, 100), 0, 3).Draw(r, "floors"),
-		Prune:  rapid.SliceOfN(anyID, 0, 2).Draw(r, "prune"),
+		Floors: rapid.MapOfN(anyOrigin, rapid.Int64Range(-1, 100), 0, 3).Draw(r, "floors"),
 		Agenda: rapid.SliceOfN(rapid.Custom(func(r *rapid.T) state.Due { return state.Due{Key: anyKey.Draw(r, "key"), At: anyAt.Draw(r, "at")} }), 0, 4).Draw(r, "agenda"),
 		Strike: rapid.SliceOfN(anyKey, 0, 2).Draw(r, "strike"),
 	}
 	return b
 }
 
-// anyRecords draws records as an engine makes them: an id that is applied goes on from where it is, by at most one slice.
-func anyRecords(r *rapid.T, head state.Head) (records []state.Record) {
-	for _, id := range rapid.SliceOfNDistinct(anyID, 0, 3, rapid.ID).Draw(r, "apply") {
+// anyRecords draws records as an engine makes them: none below its floor, and an id that is applied goes on from where it is, by at most one slice.
+func anyRecords(r *rapid.T, head state.Head, floors map[tuple.Origin]int64) (records []state.Record) {
+	floor := func(o tuple.Origin) int64 {
+		old, known := head.Floors[o]
+		if f, ok := floors[o]; ok && (f > old || !known) {
+			return f
+		}
+		return old
+	}
+	for _, id := range rapid.SliceOfNDistinct(anyID, 0, 4, rapid.ID).Draw(r, "apply") {
 		x, known := head.Applied[id]
 		if !known {
-			x.Position = tuple.Position{Origin: tuple.Origin(rapid.Uint64().Draw(r, "origin")), Offset: rapid.Int64Range(0, 1<<50).Draw(r, "offset")}
+			o := anyOrigin.Draw(r, "origin")
+			x.Position = tuple.Position{Origin: o, Offset: floor(o) + rapid.Int64Range(0, 20).Draw(r, "offset")}
 		}
-		x.Unfinished, x.Cursor = rapid.Bool().Draw(r, "unfinished"), anyKey.Draw(r, "cursor")
+		if x.Position.Offset < floor(x.Position.Origin) {
+			continue
+		}
+		if x.Unfinished {
+			x.Unfinished = rapid.Bool().Draw(r, "still unfinished")
+		} else if rapid.IntRange(0, 3).Draw(r, "one in four is unfinished") == 0 {
+			x.Unfinished, x.Cursor = true, "key "+anyKey.Draw(r, "cursor")
+		}
 		record := state.Record{ID: id, Applied: x}
 		if rapid.Bool().Draw(r, "emits") {
 			record.Slices++
@@ -57,6 +72,7 @@ func testStoreProperty(t *storeTest) {
 		memory := state.NewMemory()
 		task := state.Task{Topology: fmt.Sprintf("%s-%d", t.task.Topology, run.Add(1)), Node: "stat"}
 		var epoch uint64
+		applied := map[tuple.ID]tuple.Position{} // all that ever was since the last drop
 		both := func(what string, f func(state.Store) (any, error)) {
 			want, wantErr := f(memory)
 			got, err := f(t.store)
@@ -69,16 +85,22 @@ func testStoreProperty(t *storeTest) {
 			"drop": func(r *rapid.T) {
 				if rapid.IntRange(0, 9).Draw(r, "one in ten") == 0 {
 					both("drop", func(s state.Store) (any, error) { return nil, s.Drop(background, task) })
+					clear(applied)
 				}
 			},
 			"commit": func(r *rapid.T) {
 				head, _ := memory.Head(background, task)
 				b, e := anyBatch(r), epoch
-				b.Apply = anyRecords(r, head)
+				b.Apply = anyRecords(r, head, b.Floors)
 				if e > 0 && rapid.IntRange(0, 9).Draw(r, "one in ten is stale") == 0 {
 					e--
 				}
 				both("commit", func(s state.Store) (any, error) { return nil, s.Commit(background, task, e, b) })
+				if memory.Commit(background, task, e, &state.Batch{}) == nil { // the fence let it pass
+					for _, x := range b.Apply {
+						applied[x.ID] = x.Position
+					}
+				}
 			},
 			"load": func(r *rapid.T) {
 				keys := rapid.SliceOfN(anyKey, 0, 12).Draw(r, "keys")
@@ -90,6 +112,13 @@ func testStoreProperty(t *storeTest) {
 			},
 			"head and outputs": func(r *rapid.T) {
 				both("head", func(s state.Store) (any, error) { return s.Head(background, task) })
+				head, _ := memory.Head(background, task)
+				for id, x := range applied {
+					floor, ok := head.Floors[x.Origin]
+					if _, shown := head.Applied[id]; shown == (ok && x.Offset < floor) {
+						r.Fatalf("id %s at %v, floor %d: in the head: %t", id, x, floor, shown)
+					}
+				}
 				id := anyID.Draw(r, "id")
 				both("outputs", func(s state.Store) (any, error) { return s.Outputs(background, task, id) })
 			},

@@ -56,8 +56,6 @@ func testOrderOfParts(t *storeTest) {
 	epoch := t.claim()
 	t.commit(epoch, state.Batch{
 		Set: set("a", "1", "a", "2", "b", "1"), Delete: []string{"b"},
-		Apply:  []state.Record{{ID: id(1), Applied: state.Applied{Slices: 1}, Outputs: []byte("x")}},
-		Prune:  []tuple.ID{id(1)},
 		Agenda: []state.Due{{Key: "a", At: 1}, {Key: "a", At: 2}, {Key: "b", At: 1}}, Strike: []string{"b"},
 	})
 	want(t, "values", [][]byte{[]byte("2"), nil}, t.load("a", "b"))
@@ -75,7 +73,7 @@ func testFence(t *storeTest) {
 	before := t.head()
 	everything := state.Batch{
 		Set: set("a", "zombie", "b", "zombie"), Delete: []string{"a"}, Floors: map[tuple.Origin]int64{1: 9, 2: 9},
-		Apply: []state.Record{{ID: id(1), Applied: state.Applied{Slices: 1}, Outputs: []byte("x")}}, Prune: []tuple.ID{id(2)},
+		Apply:  []state.Record{{ID: id(1), Applied: state.Applied{Slices: 1}, Outputs: []byte("x")}, {ID: id(2)}},
 		Agenda: []state.Due{{Key: "k", At: 2}}, Strike: []string{"k"},
 	}
 	for _, epoch := range []uint64{0, old, current + 1} {
@@ -218,24 +216,94 @@ func testApplied(t *storeTest) {
 	want(t, "applied", tick, t.head().Applied[id(2)])
 }
 
-func testPrune(t *storeTest) {
+// applied is a record of origin o: nothing but its position, or the last of some slices.
+func applied(o tuple.Origin, offset int64, slices int) state.Record {
+	p := tuple.Position{Origin: o, Offset: offset}
+	r := state.Record{ID: tuple.RootID(p), Applied: state.Applied{Position: p, Slices: slices}}
+	if slices > 0 {
+		r.Outputs = fmt.Append(nil, offset, " ", slices)
+	}
+	return r
+}
+
+// expect checks that the head shows exactly these records.
+func (t *storeTest) expect(records ...state.Record) {
+	t.Helper()
+	all := map[tuple.ID]state.Applied{}
+	for _, r := range records {
+		all[r.ID] = r.Applied
+	}
+	want(t, "applied", all, t.head().Applied)
+}
+
+// testForgotten raises floors to before, amid and behind what single commits have applied.
+func testForgotten(t *storeTest) {
 	epoch := t.claim()
-	var b state.Batch
-	for n := range 6 {
-		b.Apply = append(b.Apply, state.Record{ID: id(n), Applied: state.Applied{Slices: 1}, Outputs: []byte{byte(n)}})
-	}
-	t.commit(epoch, b)
-	t.commit(epoch, state.Batch{Apply: []state.Record{{ID: id(0), Applied: state.Applied{Slices: 2}, Outputs: []byte("more")}}})
-	t.commit(epoch, state.Batch{Prune: []tuple.ID{id(0), id(1), id(2), id(99)}})
-	head := t.head()
-	want(t, "applied", 3, len(head.Applied))
-	for n := range 3 {
-		want(t, "outputs of a pruned id", [][]byte(nil), t.outputs(id(n)))
-		want(t, "outputs of one that stays", [][]byte{{byte(n + 3)}}, t.outputs(id(n+3)))
-	}
-	// Applied anew it starts with nothing of its former self.
-	t.commit(epoch, state.Batch{Apply: []state.Record{{ID: id(0), Applied: state.Applied{Slices: 1}, Outputs: []byte("new")}}})
-	want(t, "outputs", [][]byte{[]byte("new")}, t.outputs(id(0)))
+	floor := func(o tuple.Origin, f int64) { t.commit(epoch, state.Batch{Floors: map[tuple.Origin]int64{o: f}}) }
+	const far = tuple.Origin(1<<64 - 1)
+	first := []state.Record{applied(1, 0, 0), applied(far, 1, 0), applied(1, 7, 0), applied(1, 3, 1), applied(far, 1<<45, 0), applied(1, 5, 0), applied(1, 8, 1)}
+	t.commit(epoch, state.Batch{Apply: first, Floors: map[tuple.Origin]int64{1: 0}})
+	t.commit(epoch, state.Batch{Apply: []state.Record{applied(1, 3, 2)}})
+	first[3] = applied(1, 3, 2)
+	t.expect(first...)
+	floor(1, 3)
+	t.expect(first[1:]...)
+	want(t, "outputs", [][]byte{[]byte("3 1"), []byte("3 2")}, t.outputs(first[3].ID))
+
+	floor(1, 6) // amid the ids of the first commit
+	left := []state.Record{first[1], first[2], first[4], first[6]}
+	t.expect(left...)
+	floor(1, 2) // lower: nothing comes back
+	t.expect(left...)
+	want(t, "outputs of one that is forgotten", [][]byte(nil), t.outputs(first[3].ID))
+	want(t, "outputs of one that stays", [][]byte{[]byte("8 1")}, t.outputs(first[6].ID))
+
+	// A second commit whose greatest position is that of the first, and ids of one position.
+	second := applied(1, 7, 0)
+	second.ID = id(7)
+	t.commit(epoch, state.Batch{Apply: []state.Record{second}})
+	left = append(left, second)
+	t.expect(left...)
+	t.commit(epoch, state.Batch{Apply: []state.Record{second}}) // once more, as after an unknown outcome
+	t.expect(left...)
+
+	floor(1, 9)
+	floor(2, 1<<50) // of which nothing was applied
+	t.expect(first[1], first[4])
+	floor(far, 1<<45)
+	t.expect(first[4])
+	t.claim()
+	t.expect(first[4])
+	want(t, "outputs of one that is forgotten", [][]byte(nil), t.outputs(first[6].ID))
+}
+
+// testFloorOfARefusedCommit has a floor that must not rise, since its commit is fenced, and one that rises in a commit that applies.
+func testFloorOfARefusedCommit(t *storeTest) {
+	epoch := t.claim()
+	records := []state.Record{applied(1, 1, 0), applied(1, 2, 1), applied(1, 3, 0)}
+	t.commit(epoch, state.Batch{Apply: records})
+	current := t.claim()
+	t.fenced(epoch, state.Batch{Floors: map[tuple.Origin]int64{1: 10}, Apply: []state.Record{applied(1, 11, 0)}})
+	t.expect(records...)
+	want(t, "outputs", [][]byte{[]byte("2 1")}, t.outputs(records[1].ID))
+	t.commit(current, state.Batch{Floors: map[tuple.Origin]int64{1: 3}, Apply: []state.Record{applied(1, 4, 1), applied(1, 5, 0)}})
+	t.expect(records[2], applied(1, 4, 1), applied(1, 5, 0))
+}
+
+// testSaysMore has an id recorded with its position alone, then with more.
+func testSaysMore(t *storeTest) {
+	epoch := t.claim()
+	r := applied(1, 4, 0)
+	t.commit(epoch, state.Batch{Apply: []state.Record{r, applied(1, 9, 0)}})
+	r.Unfinished, r.Cursor = true, "a"
+	t.commit(epoch, state.Batch{Apply: []state.Record{r}})
+	t.expect(r, applied(1, 9, 0))
+	r.Unfinished, r.Slices, r.Outputs = false, 1, []byte("o")
+	t.commit(epoch, state.Batch{Apply: []state.Record{r}})
+	t.expect(r, applied(1, 9, 0))
+	t.commit(epoch, state.Batch{Floors: map[tuple.Origin]int64{1: 5}})
+	t.expect(applied(1, 9, 0))
+	want(t, "outputs", [][]byte(nil), t.outputs(r.ID))
 }
 
 func testAgenda(t *storeTest) {
@@ -295,7 +363,7 @@ func testLargeBatch(t *storeTest) {
 	for i := range n {
 		keys[i] = fmt.Sprintf("cache-hourly-device-%05d", i)
 		b.Set = append(b.Set, state.Entry{Key: keys[i], Value: []byte(keys[i])})
-		b.Apply = append(b.Apply, state.Record{ID: id(i), Applied: state.Applied{Position: tuple.Position{Origin: 1, Offset: int64(i)}, Slices: 1}, Outputs: []byte("o")})
+		b.Apply = append(b.Apply, applied(1, int64(i), i%2)) // one half packed, one with outputs
 	}
 	t.commit(epoch, b)
 	for i, v := range t.load(keys...) {
@@ -304,12 +372,9 @@ func testLargeBatch(t *storeTest) {
 		}
 	}
 	want(t, "applied", n, len(t.head().Applied))
-	var prune state.Batch
-	for i := range n {
-		prune.Prune = append(prune.Prune, id(i))
-	}
-	prune.Delete = keys
-	t.commit(epoch, prune)
+	t.commit(epoch, state.Batch{Delete: keys, Floors: map[tuple.Origin]int64{1: n - 3}})
+	t.expect(b.Apply[n-3:]...)
+	t.commit(epoch, state.Batch{Floors: map[tuple.Origin]int64{1: n}})
 	want(t, "applied", 0, len(t.head().Applied))
 	want(t, "values", make([][]byte, 2), t.load(keys[0], keys[n-1]))
 }
@@ -340,7 +405,7 @@ func testDrop(t *storeTest) {
 		t.task.Index = task.Index
 		t.commit(t.claim(), state.Batch{
 			Set: set("a", "1", "*", "2"), Floors: map[tuple.Origin]int64{1: 5}, Agenda: []state.Due{{Key: "k", At: 1}},
-			Apply: []state.Record{{ID: id(1), Applied: state.Applied{Slices: 1}, Outputs: []byte("x")}},
+			Apply: []state.Record{{ID: id(1), Applied: state.Applied{Slices: 1}, Outputs: []byte("x")}, applied(1, 6, 0)},
 		})
 	}
 	if err := t.store.Drop(background, t.task); err != nil {
@@ -356,6 +421,7 @@ func testDrop(t *storeTest) {
 	}
 	t.task = other
 	want(t, "values of another task", [][]byte{[]byte("1"), []byte("2")}, t.load("a", "*"))
+	want(t, "applied of another task", 2, len(t.head().Applied))
 }
 
 func testEndedContext(t *storeTest) {
