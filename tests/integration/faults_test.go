@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -69,15 +68,15 @@ func TestOutages(t *testing.T) {
 
 // TestBackPressure freezes MongoDB while readings flow: the spout must stop, and nobody may fill the memory.
 func TestBackPressure(t *testing.T) {
-	const n, rate, frozen, root = 24_000, 1200, 20 * time.Second, 250
-	m := start(t, mesh.Options{Flags: []string{"--fetch-records", strconv.Itoa(root)}})
+	const n, rate, frozen = 24_000, 1200, 20 * time.Second
+	m := start(t, mesh.Options{})
 	top := apply(t, m, patient(t, loadTopology))
 	l := feedLoad(t, m, top, n, rate)
 	emitted(t, m, n/8)
 	before := memory(t, m)
 	m.Mongo.Pause()
 	// A root is emitted whole when its first offset is within the span, so a partition may be ahead by one more root.
-	limit := float64(mesh.Partitions * (top.Spout.MaxPending + root))
+	limit := float64(mesh.Partitions * (top.Spout.MaxPending + mesh.Root))
 	most, records := map[string]int64{}, 0.0
 	err := looking(t, frozen, func() error {
 		if pending := metric(t, m, "boltmesh_spout_pending"); pending > limit {
@@ -122,7 +121,7 @@ func patient(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), filepath.Base(file))
-	if err := os.WriteFile(out, bytes.Replace(text, []byte("timeout: 5s"), []byte("timeout: 30s"), 1), 0o600); err != nil {
+	if err := os.WriteFile(out, bytes.Replace(text, []byte("timeout: 10s"), []byte("timeout: 30s"), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return out
