@@ -96,6 +96,11 @@ func TestTickOfOneGroup(t *testing.T) {
 	}
 	b.broken = ""
 	l := h.Letters[0]
+	h.Store = state.NewMemory() // as if nothing after the letter had happened
+	h.Restart()
+	h.Feed(at("a"), at("b"))
+	tick := tuple.Tuple{ID: tuple.RootID(tuple.Position{Origin: bolttest.TickOrigin}), Stream: l.Stream, Payload: l.Payload}
+	want(t, h.Feed(tick), `a{"total":1}`)
 	again := tuple.Tuple{ID: tuple.ID{5}, Offset: 40, Stream: l.Stream, Key: l.Key, Group: l.Group, Payload: l.Payload}
 	want(t, h.Feed(again), `b{"total":1}`)
 	h.Restart()

@@ -105,6 +105,15 @@ func (r *run) letter(ctx context.Context, it *item, why error) error {
 	return r.outage(ctx, func() error { return r.Letters.Put(ctx, l) })
 }
 
+// known asks whether there is a letter of id already.
+func (r *run) known(ctx context.Context, id tuple.ID) (known bool, err error) {
+	err = r.outage(ctx, func() (err error) {
+		known, err = r.Letters.Known(ctx, id)
+		return err
+	})
+	return known, err
+}
+
 // blank is a letter with what is the same for all letters of this loop.
 func (r *run) blank(why error) *tuple.Letter {
 	w := r.where

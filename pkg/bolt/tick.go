@@ -183,6 +183,13 @@ func (r *run) slice(ctx context.Context, it *item, tick Tick, due []state.Due) (
 	for _, d := range due {
 		r.c.group = d.Key
 		r.c.agenda[d.Key] = strike
+		t := *it.Tuple // what a letter would say: the tick as it concerns this group
+		t.ID, t.Key, t.Group = tuple.ChildID(it.ID, tuple.Emitter{Node: r.name, By: tuple.ByGroup(d.Key)}, 0, 0), d.Key, d.Key
+		if known, err := r.known(ctx, t.ID); err != nil {
+			return nil, err
+		} else if known { // stored, but the commit that was to record it never happened
+			continue
+		}
 		g := *it
 		g.group = grouped{d.Key, true}
 		err := r.tryTick(ctx, &g, tick)
@@ -191,15 +198,12 @@ func (r *run) slice(ctx context.Context, it *item, tick Tick, due []state.Due) (
 		}
 		var cs []child
 		if err == nil {
-			cs, err = r.children(ctx, &g, tuple.ByGroup(d.Key))
+			cs, err = r.children(ctx, &g)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 		}
 		if err != nil {
-			t := *it.Tuple
-			t.ID = tuple.ChildID(it.ID, tuple.Emitter{Node: r.name, By: tuple.ByGroup(d.Key)}, 0, 0)
-			t.Key, t.Group = d.Key, d.Key
 			g.Tuple = &t
 			r.c.emissions = r.c.emissions[:0]
 			if err := r.letter(ctx, &g, err); err != nil {

@@ -260,3 +260,37 @@ func TestTickerGoesOn(t *testing.T) {
 		t.Errorf("the former owner appends: %v", err)
 	}
 }
+
+// TestLetteredRecordIsNotReadAgain: a spout that begins below a record that was buried leaves it alone, whatever it would make of it now.
+func TestLetteredRecordIsNotReadAgain(t *testing.T) {
+	b := &bench{t: t, logs: state.NewMemory()}
+	records := []spout.Record{
+		{Offset: 0, Value: []byte(`{"id":"m1"}`)},
+		{Offset: 1, Value: []byte(`{"name":"m2"}`), Key: []byte{0xff}, Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+	}
+	var said []trace.Emitted
+	read := func(key string) {
+		t.Helper()
+		o := b.options("kafka")
+		o.Origin, o.Commit = 5, func(context.Context, int64) error { return nil }
+		o.Sink = func(e trace.Event) {
+			if x, ok := e.(trace.Emitted); ok {
+				said = append(said, x)
+			}
+		}
+		p := spout.NewPartition(o, spout.PartitionOptions{
+			Topic: "topic", Letters: b, Decoder: spout.NewDecoder(topology.Spout{Key: key}), Edges: []bolt.Edge{{To: "clean", Stream: "default", Shared: true}},
+		})
+		check(t, p.Offer(t.Context(), records, 2))
+	}
+	read("id")
+	if len(b.letters) != 1 || b.letters[0].TraceID != "0af7651916cd43dd8448eb211c80319c" || string(b.letters[0].Record) != "\xff" {
+		t.Fatalf("letters %+v", b.letters)
+	}
+	b.letters[0].Error = "the first"
+	read("id")   // not a second letter
+	read("name") // which only the buried one has
+	if got := said[len(said)-1]; len(b.letters) != 2 || got.Accepted != 0 || got.Skipped != 1 || got.Rejected != 1 || said[1].Skipped != 1 {
+		t.Errorf("%+v, letters %+v", said, b.letters)
+	}
+}

@@ -139,10 +139,14 @@ func (p *Partition) bury(ctx context.Context, r *Record, why error) error {
 	if len(payload) > tuple.MaxPayload {
 		payload, size = payload[:4<<10], len(payload)
 	}
+	traced := ""
+	if parent, ok := parseParent(r.Parent); ok {
+		traced = tuple.ID(parent.TraceID).String()
+	}
 	return p.letters.Put(ctx, &tuple.Letter{
 		ID: tuple.RootID(at), Topology: p.Where.Topology, Node: p.Where.Node, Task: p.Where.Task, Worker: p.Where.Worker, Revision: p.Revision,
 		Key: string(r.Key), Record: r.Key, Time: r.Time, Payload: payload, Size: size, Origin: p.Origin, Offset: r.Offset, Generation: p.Generation,
-		Topic: p.Topic, Partition: int(p.Where.Task), Error: why.Error(), Tries: 1, FailedAt: p.Clock.Now().UnixMilli(),
+		Topic: p.Topic, Partition: int(p.Where.Task), Error: why.Error(), Tries: 1, TraceID: traced, FailedAt: p.Clock.Now().UnixMilli(),
 	})
 }
 
