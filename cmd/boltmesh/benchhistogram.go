@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// precision is the number of bits kept of a duration: the buckets of a histogram are less than 1 % wide.
+// precision is the number of bits kept of a duration: the buckets of a histogram are at most 1/64 of their value wide.
 const precision = 7
 
 // histogram counts durations in buckets whose width grows with the value, as HdrHistogram does. The zero value is empty.
@@ -19,7 +19,7 @@ func (h *histogram) add(d time.Duration) {
 	h.n++
 }
 
-// bucketOf: values below 2^precision have a bucket each; above, each doubling is divided into 2^(precision-1)... of which the leading bit is always set.
+// bucketOf returns the bucket of v: values below 2^precision have one each; above, the leading precision bits and their place choose one.
 func bucketOf(v uint64) int {
 	shift := max(0, bits.Len64(v)-precision)
 	return shift<<precision + int(v>>shift)
@@ -36,7 +36,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	rank := uint64(q * float64(h.n))
 	var seen uint64
 	for i, n := range h.buckets {
-		if seen += uint64(n); n > 0 && seen > rank || seen == h.n && n > 0 {
+		if seen += uint64(n); n > 0 && (seen > rank || seen == h.n) {
 			return time.Duration(top(i))
 		}
 	}

@@ -26,6 +26,7 @@ func BenchmarkStep(b *testing.B) {
 }
 
 func benchmarkStep(b *testing.B, bolt bolt.Bolt) {
+	b.Helper()
 	const frame = tuple.MaxTuples
 	h := bolttest.New(b, bolt)
 	tuples := make([]tuple.Tuple, frame)
