@@ -29,7 +29,12 @@ type tally struct {
 func byText(c tally, text string) int { return strings.Compare(c.text, text) }
 
 // byRank orders by count, the greatest first, then by text.
-func byRank(a, b tally) int { return cmp.Or(cmp.Compare(b.n, a.n), strings.Compare(a.text, b.text)) }
+func byRank(a, b tally) int {
+	if a.n != b.n {
+		return cmp.Compare(b.n, a.n)
+	}
+	return strings.Compare(a.text, b.text)
+}
 
 // add counts a value. When there is no room, it takes over the count of the last in rank, which may have been its own once.
 func (s *topk) add(_ float64, text string) {
@@ -41,8 +46,8 @@ func (s *topk) add(_ float64, text string) {
 	n := uint64(1)
 	if len(s.counts) == s.most {
 		last := 0
-		for k := range s.counts {
-			if byRank(s.counts[k], s.counts[last]) > 0 {
+		for k := range s.counts { // by text: of equal counts the last is the last in rank
+			if s.counts[k].n <= s.counts[last].n {
 				last = k
 			}
 		}
