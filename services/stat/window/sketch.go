@@ -43,7 +43,7 @@ func decodeSketch(f Function, b []byte) (sketch, error) {
 }
 
 // distinctPrecision gives 4,096 registers, a standard error of 1.04/sqrt(4096) = 1.6 %. Until 4 KiB are full, which takes about 1,400 values, hashes of
-// 25 bits are kept instead, and the number is exact but for those that collide: a standard error below 0.1.
+// 25 bits are kept instead, and the number is exact but for pairs that are equal, of which 0.03 are expected.
 const distinctPrecision = 12
 
 // distinct estimates how many different values there were (Heule, Nunkesser, Hall 2013: HyperLogLog in practice). It has at most 4,120 bytes.
