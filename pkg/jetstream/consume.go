@@ -17,6 +17,9 @@ import (
 // patience is how long Fetch waits for a first frame.
 const patience = 500 * time.Millisecond
 
+// ahead is how many batches a loop may have fetched: the one that it works on, and the next.
+const ahead = 2
+
 // Inbox is a consumer of one task's frames, or of a shared input. It implements bolt.Inbox.
 type Inbox struct {
 	messages jetstream.MessagesContext
@@ -50,7 +53,7 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 			return nil, fmt.Errorf("replace consumer %s: %w", n, err)
 		}
 	}
-	consumer, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(name, Subject(topology, node, task)))
+	consumer, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(name, Subject(topology, node, task), ahead*batch))
 	if err != nil {
 		return nil, fmt.Errorf("create consumer %s: %w", name, err)
 	}
@@ -68,17 +71,18 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 
 func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
 	// The heartbeat bounds how long a lost wake-up can stall a pull; a missing one (a busy machine) makes the client pull again, no more.
-	m, err := consumer.Messages(jetstream.PullMaxMessages(2*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond),
+	m, err := consumer.Messages(jetstream.PullMaxMessages(ahead*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond),
 		jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return nil, fmt.Errorf("pull: %w", err)
 	}
-	in := &Inbox{messages: m, ready: make(chan jetstream.Msg, batch), failed: make(chan error, 1), done: make(chan struct{})}
+	in := &Inbox{messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{})}
 	go in.pump()
 	return in, nil
 }
 
-// pump moves messages from the pull to where Fetch can see how many there are.
+// pump moves messages from the pull to where Fetch can see how many there are. For an owned task there is room for all that the server hands out, so
+// the pull's own channel never fills up: the client would drop what does not fit there.
 func (in *Inbox) pump() {
 	defer close(in.done)
 	for {

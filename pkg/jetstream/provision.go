@@ -39,7 +39,7 @@ func (c *Conn) Provision(ctx context.Context, inputs []Input) error {
 			return fmt.Errorf("create stream %s: %w", name, err)
 		}
 		if in.Shared {
-			if _, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(sharedConsumer, "")); err != nil {
+			if _, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(sharedConsumer, "", framesPerSubject)); err != nil {
 				return fmt.Errorf("create consumer of %s: %w", name, err)
 			}
 		}
@@ -78,9 +78,10 @@ func (c *Conn) Queued(ctx context.Context, topology, node string) (frames uint64
 	return s.CachedInfo().State.Msgs, nil
 }
 
-func consumerConfig(name, subject string) jetstream.ConsumerConfig {
+// consumerConfig describes a durable pull consumer that hands out at most pending frames before the first of them is acknowledged.
+func consumerConfig(name, subject string, pending int) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		Durable: name, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
-		MaxDeliver: -1, MaxAckPending: framesPerSubject, DeliverPolicy: jetstream.DeliverAllPolicy,
+		MaxDeliver: -1, MaxAckPending: pending, DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
 }
