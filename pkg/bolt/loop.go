@@ -95,15 +95,16 @@ type Options struct {
 // Loop handles the frames of one task, one batch at a time. It is not safe for concurrent use.
 type Loop struct {
 	Options
-	name    tuple.Name
-	where   trace.Where
-	state   Stateful // the bolt, when it is
-	floors  map[tuple.Origin]int64
-	applied applied
-	streams map[string]tuple.Name
-	holding atomic.Pointer[Held]
-	pending []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
-	stale   bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
+	name     tuple.Name
+	where    trace.Where
+	state    Stateful // the bolt, when it is
+	floors   map[tuple.Origin]int64
+	applied  applied
+	streams  map[string]tuple.Name
+	ordinals map[string]uint32 // scratch of run.ordinal
+	holding  atomic.Pointer[Held]
+	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
+	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
 
 // Held is what a loop has fetched and not finished: the roots in it, and since when.
@@ -133,7 +134,7 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 	if o.Retry.Ceiling <= 0 {
 		o.Retry.Ceiling = 10 * time.Second
 	}
-	l := &Loop{Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{}}
+	l := &Loop{Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{}, ordinals: map[string]uint32{}}
 	if s, ok := o.Bolt.(Stateful); ok {
 		if o.Own == nil {
 			return nil, fmt.Errorf("node %s is stateful and needs an owned task", o.Where.Node)

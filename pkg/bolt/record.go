@@ -3,15 +3,7 @@ package bolt
 import (
 	"encoding/binary"
 	"errors"
-
-	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
-
-// child is one emitted tuple with its deliveries. Its root and trace are those of the delivery being handled, so they are not recorded.
-type child struct {
-	tuple tuple.Tuple
-	hops  []hop
-}
 
 // appendChildren encodes what an applied tuple emitted, for emitting it again under another attempt.
 func appendChildren(b []byte, cs []child) []byte {

@@ -62,10 +62,16 @@ type Packer struct {
 	Source   string
 	Edges    []Edge
 
-	names []tuple.Name // of the edges' destinations
-	open  map[dest]*open
+	ways  []way // by edge
 	order []*open
 	done  []Outgoing
+	hops  []hop // scratch of Route
+}
+
+// way is where an edge leads: its frames under construction, by task, with one in front for competing workers. Edges to the same node share them.
+type way struct {
+	name tuple.Name
+	open []*open
 }
 
 type dest struct {
@@ -83,33 +89,37 @@ type open struct {
 
 // Route emits t along all its edges and returns the XOR of the ledger ids of the deliveries.
 func (p *Packer) Route(t *tuple.Tuple) (xor uint64, deliveries int, err error) {
-	var hops []hop
+	p.hops = p.hops[:0]
 	for i := range p.Edges {
-		hops = p.Edges[i].hops(hops, i, t)
+		p.hops = p.Edges[i].hops(p.hops, i, t)
 	}
-	for _, h := range hops {
+	for _, h := range p.hops {
 		id, err := p.add(t, h)
 		if err != nil {
 			return 0, 0, err
 		}
 		xor ^= id
 	}
-	return xor, len(hops), nil
+	return xor, len(p.hops), nil
 }
 
 // add puts t into the frame for one hop and returns the delivery's ledger id.
 func (p *Packer) add(t *tuple.Tuple, h hop) (uint64, error) {
-	if p.names == nil {
-		p.open = map[dest]*open{}
-		for _, e := range p.Edges {
-			p.names = append(p.names, tuple.NameOf(e.To))
-		}
+	if p.ways == nil {
+		p.lay()
 	}
-	to := dest{p.Edges[h.edge].To, h.task}
-	o := p.open[to]
+	w := &p.ways[h.edge]
+	for int(h.task)+1 >= len(w.open) {
+		w.open = append(w.open, nil)
+	}
+	o := w.open[h.task+1]
 	if o == nil {
-		o = &open{dest: to, name: p.names[h.edge]}
-		p.open[to] = o
+		o = &open{dest: dest{p.Edges[h.edge].To, h.task}, name: w.name}
+		for i := range p.ways { // every edge to this node
+			if p.Edges[i].To == o.node {
+				p.ways[i].put(o)
+			}
+		}
 		p.order = append(p.order, o)
 	}
 	size := len(t.Payload) + len(t.Key) + 64
@@ -124,6 +134,21 @@ func (p *Packer) add(t *tuple.Tuple, h hop) (uint64, error) {
 	id := tuple.LedgerID(t.ID, o.name, h.task, t.Root.Attempt)
 	o.ids = append(o.ids, id)
 	return id, nil
+}
+
+// lay prepares the ways.
+func (p *Packer) lay() {
+	p.ways = make([]way, len(p.Edges))
+	for i, e := range p.Edges {
+		p.ways[i].name = tuple.NameOf(e.To)
+	}
+}
+
+func (w *way) put(o *open) {
+	for int(o.task)+1 >= len(w.open) {
+		w.open = append(w.open, nil)
+	}
+	w.open[o.task+1] = o
 }
 
 func (p *Packer) seal(o *open) error {

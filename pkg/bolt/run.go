@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -21,7 +20,9 @@ type run struct {
 	batch   state.Batch
 	fresh   map[tuple.ID]fresh // applied in this batch
 	order   []tuple.ID         // of fresh, since the last commit
-	failed  []*item            // executed since the last Finish, for its failures
+	kids    arena[child]
+	hops    arena[hop]
+	failed  []*item // executed since the last Finish, for its failures
 	said    []trace.Handled
 	fetched time.Time
 	sum     trace.Stepped
@@ -205,7 +206,7 @@ func (r *run) stateless(ctx context.Context, it *item) error {
 	err := r.try(ctx, it)
 	var children []child
 	if err == nil {
-		children, err = r.children(ctx, it, r.by())
+		children, err = r.children(ctx, it)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -219,14 +220,6 @@ func (r *run) stateless(ctx context.Context, it *item) error {
 	}
 	defer r.tell1(it, trace.Acked, nil)
 	return r.emit(it, children)
-}
-
-// by tells the children of different tasks apart where several tasks handle the same tuple.
-func (r *run) by() tuple.ID {
-	if !r.Copies {
-		return tuple.ID{}
-	}
-	return tuple.ByTask(r.where.Task)
 }
 
 func (r *run) stateful(ctx context.Context, it *item) error {
@@ -266,7 +259,7 @@ func (r *run) stateful(ctx context.Context, it *item) error {
 	err = r.try(ctx, it)
 	var children []child
 	if err == nil {
-		children, err = r.children(ctx, it, tuple.ByGroup(it.group.name))
+		children, err = r.children(ctx, it)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -328,63 +321,6 @@ func (r *run) recorded(ctx context.Context, id tuple.ID) (all []child, err error
 		all = append(all, cs...)
 	}
 	return all, err
-}
-
-// emit hands the children on along their hops and counts the item as handled.
-func (r *run) emit(it *item, children []child) error {
-	xor := it.ledger
-	for i := range children {
-		t := children[i].tuple
-		t.Root, t.Offset = it.Root, it.Offset
-		if it.Trace.Sampled() {
-			t.Trace.TraceID = it.Trace.TraceID
-			binary.BigEndian.PutUint64(t.Trace.SpanID[:], it.ledger)
-		}
-		for _, h := range children[i].hops {
-			id, err := r.out.add(&t, h)
-			if err != nil {
-				return err
-			}
-			xor ^= id
-			it.out++
-		}
-	}
-	it.count(xor)
-	r.sum.Emitted += len(children)
-	return nil
-}
-
-// children turns what the bolt has emitted for it into tuples with ids and hops, and empties the collector.
-func (r *run) children(ctx context.Context, it *item, by tuple.ID) ([]child, error) {
-	if len(r.c.emissions) == 0 {
-		return nil, nil
-	}
-	cs := make([]child, 0, len(r.c.emissions))
-	ordinals := map[string]uint32{}
-	for _, e := range r.c.emissions {
-		if len(e.Payload) > tuple.MaxPayload || len(e.Key) > tuple.MaxKey {
-			return nil, Reject(fmt.Errorf("emitted a payload of %d bytes with a key of %d: at most %d and %d", len(e.Payload), len(e.Key), tuple.MaxPayload, tuple.MaxKey))
-		}
-		t := tuple.Tuple{
-			ID:   tuple.ChildID(it.ID, tuple.Emitter{Node: r.name, By: by}, r.stream(e.Stream), ordinals[e.Stream]),
-			Root: it.Root, Offset: it.Offset,
-			Stream: e.Stream, Key: e.Key, Time: e.Time, Group: r.c.group, Payload: e.Payload,
-		}
-		ordinals[e.Stream]++
-		c := child{tuple: t}
-		for i := range r.Edges {
-			from := len(c.hops)
-			c.hops = r.Edges[i].hops(c.hops, i, &t)
-			if r.Edges[i].Gated {
-				if err := r.number(ctx, &t, c.hops[from:]); err != nil {
-					return nil, err
-				}
-			}
-		}
-		cs = append(cs, c)
-	}
-	r.c.emissions = r.c.emissions[:0]
-	return cs, nil
 }
 
 // finish lets a batching bolt do its work, and buries what it could not handle.

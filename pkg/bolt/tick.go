@@ -198,7 +198,7 @@ func (r *run) slice(ctx context.Context, it *item, tick Tick, due []state.Due) (
 		}
 		var cs []child
 		if err == nil {
-			cs, err = r.children(ctx, &g, tuple.ByGroup(d.Key))
+			cs, err = r.children(ctx, &g)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

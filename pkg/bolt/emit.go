@@ -1,0 +1,130 @@
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// child is one emitted tuple with its deliveries. Its root and trace are those of the delivery being handled, so they are not recorded.
+type child struct {
+	tuple tuple.Tuple
+	hops  []hop
+}
+
+// arena hands out short slices of a long one: an allocation for many tuples instead of one each.
+type arena[T any] []T
+
+// chunk is how many values an arena allocates at once; room is how many it has left at least when a slice is opened.
+const (
+	chunk = 128
+	room  = 8
+)
+
+// open returns an empty slice to append to; close takes it in when it is complete. A slice that outgrew the arena's room has moved elsewhere.
+func (a *arena[T]) open() []T {
+	if cap(*a)-len(*a) < room {
+		*a = make([]T, 0, chunk)
+	}
+	return (*a)[len(*a):]
+}
+
+func (a *arena[T]) close(s []T) []T {
+	if n := len(*a); len(s) <= cap(*a)-n {
+		*a = (*a)[:n+len(s)]
+	}
+	return s[:len(s):len(s)]
+}
+
+// emit hands the children on along their hops and counts the item as handled.
+func (r *run) emit(it *item, children []child) error {
+	xor := it.ledger
+	for i := range children {
+		t := children[i].tuple
+		t.Root, t.Offset = it.Root, it.Offset
+		if it.Trace.Sampled() {
+			t.Trace.TraceID = it.Trace.TraceID
+			binary.BigEndian.PutUint64(t.Trace.SpanID[:], it.ledger)
+		}
+		for _, h := range children[i].hops {
+			id, err := r.out.add(&t, h)
+			if err != nil {
+				return err
+			}
+			xor ^= id
+			it.out++
+		}
+	}
+	it.count(xor)
+	r.sum.Emitted += len(children)
+	return nil
+}
+
+// children turns what the bolt has emitted for it into tuples with ids and hops, and empties the collector.
+func (r *run) children(ctx context.Context, it *item) ([]child, error) {
+	if len(r.c.emissions) == 0 {
+		return nil, nil
+	}
+	who := tuple.Emitter{Node: r.name, By: r.by(it)}
+	cs := r.kids.open()
+	for i, e := range r.c.emissions {
+		if len(e.Payload) > tuple.MaxPayload || len(e.Key) > tuple.MaxKey {
+			return nil, Reject(fmt.Errorf("emitted a payload of %d bytes with a key of %d: at most %d and %d", len(e.Payload), len(e.Key), tuple.MaxPayload, tuple.MaxKey))
+		}
+		c := child{tuple: tuple.Tuple{
+			ID:   tuple.ChildID(it.ID, who, r.stream(e.Stream), r.ordinal(i)),
+			Root: it.Root, Offset: it.Offset, Stream: e.Stream, Key: e.Key, Time: e.Time, Group: r.c.group, Payload: e.Payload,
+		}}
+		var err error
+		if c.hops, err = r.hopsOf(ctx, &c.tuple); err != nil {
+			return nil, err
+		}
+		cs = append(cs, c)
+	}
+	r.c.emissions = r.c.emissions[:0]
+	return r.kids.close(cs), nil
+}
+
+// hopsOf lists the deliveries of an emitted tuple, numbered where they lead to a gate.
+func (r *run) hopsOf(ctx context.Context, t *tuple.Tuple) ([]hop, error) {
+	hops := r.hops.open()
+	for i := range r.Edges {
+		from := len(hops)
+		hops = r.Edges[i].hops(hops, i, t)
+		if r.Edges[i].Gated {
+			if err := r.number(ctx, t, hops[from:]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r.hops.close(hops), nil
+}
+
+// by is what tells children of one parent apart that different emitters make: groups of a stateful node, tasks that all got the same tuple.
+func (r *run) by(it *item) tuple.ID {
+	switch {
+	case r.state != nil:
+		return tuple.ByGroup(it.group.name)
+	case r.Copies:
+		return tuple.ByTask(r.where.Task)
+	default:
+		return tuple.ID{}
+	}
+}
+
+// ordinal counts the emissions before the i-th that went to the same stream.
+func (r *run) ordinal(i int) (n uint32) {
+	if i == 0 {
+		clear(r.ordinals)
+		return 0
+	}
+	es := r.c.emissions
+	if i == 1 { // most tuples have one child, and need no map
+		r.ordinals[es[0].Stream] = 1
+	}
+	n = r.ordinals[es[i].Stream]
+	r.ordinals[es[i].Stream] = n + 1
+	return n
+}
