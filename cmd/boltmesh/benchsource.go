@@ -53,9 +53,11 @@ func newGenerated(index, records int) *generated {
 	return g
 }
 
-func (g *generated) Topic() string                       { return benchTopic }
-func (g *generated) Index() int                          { return g.index }
-func (g *generated) Start() int64                        { return 0 }
+func (g *generated) Topic() string              { return benchTopic }
+func (g *generated) Index() int                 { return g.index }
+func (g *generated) Start() int64               { return 0 }
+func (g *generated) Look(context.Context) error { return nil }
+
 func (g *generated) End() int64                          { return g.next.Load() }
 func (g *generated) Commit(context.Context, int64) error { return nil }
 

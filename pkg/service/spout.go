@@ -44,8 +44,10 @@ type Partition interface {
 	Start() int64
 	// Next waits for records that follow on the last ones and returns them with the offset behind them; none when ctx ends.
 	Next(ctx context.Context) (records []spout.Record, next int64, err error)
-	// End is the offset behind the last record of the log, as last seen.
+	// End is the offset behind the last record of the log, as last seen by Next or Look.
 	End() int64
+	// Look learns End while Next is not called: it may be called at the same time as Commit.
+	Look(ctx context.Context) error
 	// Commit makes floor the group's offset. An error that wraps spout.ErrStale says that the partition has another owner.
 	Commit(ctx context.Context, floor int64) error
 }
@@ -73,7 +75,7 @@ func (h *host) spout(ctx context.Context) {
 		group = "boltmesh-" + h.plan.Topology.Name
 	}
 	o := SourceOptions{
-		Topology: h.plan.Topology.Name, Kafka: kafka, Group: group, Records: h.Records,
+		Topology: h.plan.Topology.Name, Kafka: kafka, Group: group, Records: h.rootSize(),
 		Failed: func(doing string, err error) { h.failed(h.at(), doing, err) },
 	}
 	h.repeat(ctx, func() error {
@@ -120,6 +122,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	lastRecord, draining := time.Now(), false
+	root := h.rootSize()
 	// What an earlier generation has emitted may have left traces downstream, within a span above the floor. They must not meet another revision, so
 	// a spout that takes over during a pause first emits as far as they can reach.
 	traces := min(p.End(), p.Start()+int64(spec.MaxPending))
@@ -129,7 +132,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	for {
 		in := records
 		resting := h.paused() && part.Next() >= traces
-		if draining = draining || ctx.Err() != nil; draining || resting || !part.Room(part.Next(), replayRoom) {
+		if draining = draining || ctx.Err() != nil; draining || resting || !part.Room(part.Next()+int64(root)-1, replayRoom) {
 			in = nil
 		}
 		select {
@@ -155,6 +158,11 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 			return part.Settle(assigned)
 		}
 	}
+}
+
+// rootSize is the most records of a root: so many that a span holds several, lest one that is slow holds all back.
+func (h *host) rootSize() int {
+	return max(1, min(h.Records, h.plan.Topology.Spout.MaxPending/8))
 }
 
 // drain gives f everything that waits in ch.
@@ -189,10 +197,12 @@ func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.De
 	return ch, func() { close(done); stop() }, nil
 }
 
-// fetch reads ahead of the loop, by a few batches.
+// fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown.
 func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan fetched {
 	ch := make(chan fetched, 2)
 	go func() {
+		look := time.NewTicker(time.Second)
+		defer look.Stop()
 		for ctx.Err() == nil {
 			records, next, err := p.Next(ctx)
 			if err != nil && ctx.Err() == nil {
@@ -200,12 +210,17 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 				sleep(ctx, time.Second)
 				continue
 			}
-			if len(records) == 0 {
-				continue
-			}
-			select {
-			case ch <- fetched{records, next}:
-			case <-ctx.Done():
+			for taken := len(records) == 0; !taken; {
+				select {
+				case ch <- fetched{records, next}:
+					taken = true
+				case <-look.C:
+					if err := p.Look(ctx); err != nil && ctx.Err() == nil {
+						h.failed(where, "look at the log's end", err)
+					}
+				case <-ctx.Done():
+					return
+				}
 			}
 		}
 	}()

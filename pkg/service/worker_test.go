@@ -84,6 +84,8 @@ func (p *sourcePartition) End() int64 {
 	return int64(len(p.s.logs[p.i]))
 }
 
+func (p *sourcePartition) Look(context.Context) error { return nil }
+
 func (p *sourcePartition) Next(ctx context.Context) ([]spout.Record, int64, error) {
 	for {
 		p.s.mu.Lock()

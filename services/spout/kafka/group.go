@@ -202,6 +202,15 @@ func (p *Partition) Start() int64 { return p.start }
 // End is the offset behind the log's last record, as last seen.
 func (p *Partition) End() int64 { return p.end.Load() }
 
+// Look learns End while nothing is fetched.
+func (p *Partition) Look(ctx context.Context) error {
+	_, last, err := p.bounds(ctx)
+	if err == nil {
+		p.end.Store(last)
+	}
+	return err
+}
+
 // begin decides where to start and makes that durable, so that a crash before the first commit begins at the same place.
 func (p *Partition) begin(ctx context.Context, committed int64) error {
 	first, last, err := p.bounds(ctx)
