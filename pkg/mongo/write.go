@@ -159,8 +159,25 @@ func (s *Store) replaceOnce(ctx context.Context, c *mongo.Collection, items []it
 		filter := bson.D{{Key: "_id", Value: x.id}, {Key: "version", Value: bson.D{{Key: "$lt", Value: x.version}}}}
 		models[i] = mongo.NewReplaceOneModel().SetFilter(filter).SetReplacement(x.body).SetUpsert(true)
 	}
-	_, err := c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(false))
-	return writeErrors(err)
+	result, err := c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(false))
+	failed, err := writeErrors(err)
+	if err != nil || len(failed) == 0 || int(result.MatchedCount+result.UpsertedCount)+len(failed) == len(items) {
+		return failed, err
+	}
+	// FerretDB ends a command at its first error, ordered or not, and does not say which of the others it has done: each alone, then.
+	failed = nil
+	for i := range items {
+		_, err := c.BulkWrite(ctx, models[i:i+1])
+		one, err := writeErrors(err)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range one {
+			e.Index = i
+			failed = append(failed, e)
+		}
+	}
+	return failed, nil
 }
 
 // writeErrors separates what the server says of single documents from a failure of the whole, whose outcome is unknown.

@@ -40,6 +40,7 @@ func Run(t *testing.T, traits Traits, open Open) {
 		{"insert once", testInsertOnce},
 		{"higher version replaces", testVersions},
 		{"one id many times in one call", testSameID},
+		{"known versions among new ones", testKnownAmongNew},
 		{"concurrent versions", testConcurrentVersions},
 		{"concurrent inserts", testConcurrentInserts},
 		{"refusals", testRefusals},
@@ -188,6 +189,23 @@ func testSameID(t *storeTest) {
 }
 
 // testConcurrentVersions has writers that race with all versions of the same episodes, as owners do around a takeover.
+// testKnownAmongNew writes a batch again that has grown, as a replay does: what is known must not keep out what is new, wherever it stands.
+func testKnownAmongNew(t *storeTest) {
+	var some, more, all []document.Document
+	for i := range 90 {
+		d := versioned(fmt.Sprintf("e%02d", i), 2, fmt.Sprintf(`"n":%d`, i))
+		if i%3 == 0 {
+			some = append(some, d)
+		} else {
+			more = append(more, d)
+		}
+		all = append(all, d)
+	}
+	t.write(some...)
+	t.write(all...)
+	t.holds("episodes", append(some, more...)...)
+}
+
 func testConcurrentVersions(t *storeTest) {
 	const writers, episodes, versions = 4, 3, 5
 	var wg sync.WaitGroup
