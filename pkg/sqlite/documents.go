@@ -37,20 +37,22 @@ func (s *Documents) Write(ctx context.Context, docs []document.Document) ([]docu
 	if len(order) == 0 {
 		return refused, ctx.Err()
 	}
+	var broken []document.Refusal
 	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		broken = nil
 		for _, k := range order {
 			r, err := w.documents(ctx, k, docs, kinds[k])
 			if err != nil {
 				return err
 			}
-			refused = append(refused, r...)
+			broken = append(broken, r...)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write %d documents: %w", len(docs), err)
 	}
-	return refused, nil
+	return append(refused, broken...), nil
 }
 
 // kind is what one statement can write.

@@ -79,6 +79,7 @@ func (s *State) AppendOnce(ctx context.Context, topology, log, once string, entr
 		if err != nil {
 			return err
 		}
+		added = false
 		err = w.row(ctx, "SELECT number FROM once WHERE log = ? AND name = ?", []any{&at}, l.id, blob(once))
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/boltmesh/boltmesh/pkg/document"
 	"github.com/boltmesh/boltmesh/pkg/sqlite"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/state/statetest"
@@ -131,6 +132,42 @@ func TestSeveralProcessesShareAFile(t *testing.T) {
 				if err := s.Commit(ctx, task, epoch, batch(n)); err != nil {
 					t.Error(err)
 				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestFailureIsItsOwn has writes that fail halfway share transactions with commits: they leave nothing, and the commits are whole.
+func TestFailureIsItsOwn(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "mesh.db"), sqlite.Options{Relaxed: true})
+	s, documents := db.State(), db.Documents()
+	var twins []document.Document
+	for _, id := range []string{"1", "2"} {
+		twins = append(twins, document.Document{Collection: "c", ID: id, Body: fmt.Appendf(nil, `{"_id":%q,"a":1}`, id)})
+	}
+	if refused, err := documents.Write(ctx, twins); err != nil || len(refused) > 0 {
+		t.Fatal(refused, err)
+	}
+	var wg sync.WaitGroup
+	for i := range int32(4) {
+		wg.Go(func() {
+			task := state.Task{Topology: "t", Node: "n", Index: i}
+			epoch, err := s.Claim(ctx, task)
+			if err != nil {
+				t.Error(err)
+			}
+			for n := range 50 {
+				if err := s.Commit(ctx, task, epoch, batch(n)); err != nil {
+					t.Error(err)
+				}
+				unique := []document.Index{{Collection: fmt.Sprint("new", i), Fields: []string{"a"}}, {Collection: "c", Fields: []string{"a"}, Unique: true}}
+				if err := documents.Ensure(ctx, unique); err == nil {
+					t.Error("made a unique index on values that are there twice")
+				}
+			}
+			if head, err := s.Head(ctx, task); err != nil || len(head.Applied) != 5*256 {
+				t.Errorf("%d ids applied, want those of the last five commits (%v)", len(head.Applied), err)
 			}
 		})
 	}

@@ -16,8 +16,8 @@ var errClosed = errors.New("the database is closed")
 // maxGroup bounds how many writes share a transaction, and with it how long the first of them waits.
 const maxGroup = 64
 
-// writer is the one connection that writes. Its goroutine takes all writes that wait, runs each in a savepoint of one transaction, and commits:
-// while one fsync goes on, the next group gathers.
+// writer is the one connection that writes. Its goroutine takes all writes that wait, runs them in one transaction, and commits: while one fsync
+// goes on, the next group gathers.
 type writer struct {
 	conn    *sql.Conn
 	queue   chan *write // unbuffered: what was sent has been received
@@ -28,7 +28,7 @@ type writer struct {
 	args    []any // scratch of many
 }
 
-// write is one caller's work. It runs whole or not at all.
+// write is one caller's work. It is done whole or not at all.
 type write struct {
 	run   func(context.Context, *writer) error
 	state atomic.Int32
@@ -52,8 +52,8 @@ func newWriter(db *sql.DB) (*writer, error) {
 	return w, nil
 }
 
-// do has the writer run f and returns once that is committed. An error that f did not return means that the outcome is unknown. When ctx ends before
-// the writer has begun, f is not run; otherwise do waits for the end, so that f's data is the caller's again.
+// do has the writer run f, perhaps twice, and returns once that is committed. An error that f did not return means that the outcome is unknown. When
+// ctx ends before the writer has begun, f is not run; otherwise do waits for the end, so that f's data is the caller's again.
 func (w *writer) do(ctx context.Context, f func(context.Context, *writer) error) error {
 	job := &write{run: f, done: make(chan error, 1)}
 	select {
@@ -83,75 +83,62 @@ func (w *writer) close() error {
 func (w *writer) loop() {
 	defer close(w.closed)
 	var group []*write
+	add := func(job *write) {
+		if job.state.CompareAndSwap(waiting, taken) {
+			group = append(group, job)
+		}
+	}
 	for {
 		select {
 		case job := <-w.queue:
-			group = append(group[:0], job)
+			add(job)
 		case <-w.closing:
 			return
 		}
 		for more := true; more && len(group) < maxGroup; {
 			select {
 			case job := <-w.queue:
-				group = append(group, job)
+				add(job)
 			default:
 				more = false
 			}
 		}
 		w.transact(group)
+		clear(group)
+		group = group[:0]
 	}
 }
 
-// transact runs a group in one transaction and tells each caller the outcome.
+// transact runs a group in one transaction and tells each caller the outcome. When one of several fails, all are undone, and each is run again in a
+// transaction of its own. Savepoints would undo one alone, but they have SQLite copy every page that changes, and failures are rare.
 func (w *writer) transact(group []*write) {
-	results := make([]error, len(group))
-	err := w.group(group, results)
+	failed, err := w.together(group)
 	for i, job := range group {
-		if err != nil {
-			results[i] = err // what a failed transaction has shown to one of them counts for nothing
+		if failed && len(group) > 1 {
+			_, err = w.together(group[i : i+1])
 		}
-		job.done <- results[i]
+		job.done <- err
 	}
-	clear(group)
 }
 
-// group fills in each write's own result; its error concerns all of them.
-func (w *writer) group(group []*write, results []error) error {
+// together runs a group whole or not at all; failed reports that it was one of them that returned the error.
+func (w *writer) together(group []*write) (failed bool, err error) {
+	if len(group) == 0 {
+		return false, nil
+	}
 	ctx := context.Background() // a write once begun is finished
 	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return false, fmt.Errorf("begin: %w", err)
 	}
-	rollback := func(err error) error { return errors.Join(err, w.exec(ctx, "ROLLBACK")) }
-	succeeded := 0
-	for i, job := range group {
-		if !job.state.CompareAndSwap(waiting, taken) {
-			continue
+	for _, job := range group {
+		if err := job.run(ctx, w); err != nil {
+			return true, errors.Join(err, w.exec(ctx, "ROLLBACK"))
 		}
-		if len(group) == 1 { // alone it needs no savepoint: the transaction is its own
-			if results[i] = job.run(ctx, w); results[i] == nil {
-				succeeded++
-			}
-			continue
-		}
-		if err := w.exec(ctx, "SAVEPOINT one"); err != nil {
-			return rollback(err)
-		}
-		if results[i] = job.run(ctx, w); results[i] == nil {
-			succeeded++
-		} else if err := w.exec(ctx, "ROLLBACK TO one"); err != nil {
-			return rollback(err)
-		}
-		if err := w.exec(ctx, "RELEASE one"); err != nil {
-			return rollback(err)
-		}
-	}
-	if succeeded == 0 {
-		return w.exec(ctx, "ROLLBACK")
 	}
 	if err := w.exec(ctx, "COMMIT"); err != nil {
-		return rollback(fmt.Errorf("commit: %w", err))
+		return false, errors.Join(fmt.Errorf("commit: %w", err), w.exec(ctx, "ROLLBACK"))
 	}
-	return nil
+	return false, nil
 }
 
 // exec runs one statement, prepared once.
