@@ -24,7 +24,7 @@ import (
 type devFlags struct {
 	topology string
 	feeds    []string
-	rate     float64
+	rate     string
 	once     bool
 	export   string
 	output   string
@@ -60,7 +60,7 @@ Without --topology it runs the machine-health example on its readings.`,
 	fs := c.Flags()
 	fs.StringVar(&f.topology, "topology", "", "topology file (default: the machine-health example)")
 	fs.StringArrayVar(&f.feeds, "feed", nil, "data file to feed: CSV with a header, or JSON lines; .gz too; - is stdin; repeatable")
-	fs.Float64Var(&f.rate, "rate", 0, "readings to feed per second (default: as fast as they are taken)")
+	fs.StringVar(&f.rate, "rate", "", "readings to feed per second, such as 1000/s (default: as fast as they are taken)")
 	fs.BoolVar(&f.once, "once", false, "exit when everything fed has been processed; non-zero if anything was dead-lettered or lost")
 	fs.StringVar(&f.export, "export", "", "directory to write every collection to, as <collection>.jsonl")
 	fs.StringVar(&f.dataDir, "data-dir", "", "where to keep everything (default: a temporary directory, removed at exit)")
@@ -72,6 +72,9 @@ Without --topology it runs the machine-health example on its readings.`,
 var errNotClean = errors.New("not everything was processed")
 
 func dev(ctx context.Context, f *devFlags, stdout, stderr io.Writer) (err error) {
+	if _, err := parseRate(f.rate); err != nil {
+		return usageError{err}
+	}
 	if f.dataDir == "" {
 		if f.dataDir, err = os.MkdirTemp("", "boltmesh-dev-"); err != nil {
 			return err
@@ -148,11 +151,14 @@ func (m *devMesh) process(ctx context.Context, f *devFlags, stderr io.Writer) (*
 	spec.Kafka = m.kafka(spec.Kafka)
 	var result feed.Result
 	if len(f.feeds) > 0 {
+		rate, err := parseRate(f.rate)
+		if err != nil {
+			return nil, usageError{err}
+		}
 		bar := newBar(stderr, f.output == "json", m.counts)
 		defer bar.close()
-		var err error
 		result, err = feed.Run(ctx, feed.Options{
-			Spout: spec, Files: f.feeds, Stdin: f.stdin, Rate: f.rate, Partitions: devPartitions, Progress: bar.fed,
+			Spout: spec, Files: f.feeds, Stdin: f.stdin, Rate: rate, Partitions: devPartitions, Progress: bar.fed,
 		})
 		if err != nil {
 			return nil, err
