@@ -5,13 +5,14 @@ FUZZTIME ?= 60s
 BENCH    ?= .
 SEEDS    ?= 100000
 SEED     ?= 1
+RUNS     ?= 20
 
 GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build test vet unit integration tools lint fmt fuzz sim bench clean
+.PHONY: help build test vet unit integration tools lint fmt fuzz sim chaos bench clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 
 sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
 	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Counterexamples' -seeds $(SEEDS) -seed $(SEED)
+
+chaos: tools ## real servers and three replicas of each service, killed and paused from a seed, RUNS=20 SEED=1 CHAOSFLAGS="-readings 20000"
+	$(GO) run ./tests/integration/chaos -runs $(RUNS) -seed $(SEED) $(CHAOSFLAGS)
 
 bench: ## the whole chain beside bare JetStream; BENCHFLAGS="--scenario transport --runs 5"
 	$(GO) run ./cmd/boltmesh bench $(BENCHFLAGS)

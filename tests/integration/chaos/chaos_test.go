@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/boltmesh/boltmesh/tests/integration/mesh"
+)
+
+// TestChaosShort is one small run of what `make chaos` does at length.
+func TestChaosShort(t *testing.T) {
+	dir := t.TempDir()
+	s := settings{
+		bin: filepath.Join(dir, "bin"), dir: filepath.Join(dir, "run"),
+		seed: 1, readings: 20_000, devices: 200, replicas: 3, rate: 1000, every: 2 * time.Second, patience: 2 * time.Minute,
+	}
+	if err := mesh.Build(t.Context(), s.bin); err != nil {
+		t.Fatal(err)
+	}
+	r, err := run(t.Context(), s, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(r)
+	if len(r.problems) > 0 {
+		r.explain(t.Output())
+		t.Error(r)
+	}
+}
+
+func TestPlanComesFromTheSeed(t *testing.T) {
+	draw := func(seed uint64) (out []fault) {
+		p := newPlanner(seed, time.Second, 3)
+		for range 500 {
+			out = append(out, p.next())
+		}
+		return out
+	}
+	one := draw(1)
+	if !slices.Equal(one, draw(1)) || slices.Equal(one, draw(2)) {
+		t.Fatal("plans do not follow from their seeds alone")
+	}
+	if !slices.IsSortedFunc(one, func(a, b fault) int { return int(a.at - b.at) }) {
+		t.Error("the faults are not in order")
+	}
+	seen := map[string]bool{}
+	for i, f := range one {
+		who, _, _ := strings.Cut(f.target, "-")
+		seen[f.what+" "+who] = true
+		for _, g := range one[:i] {
+			if f.target == g.target && g.at+g.length > f.at {
+				t.Errorf("%v begins while %v lasts", f, g)
+			}
+		}
+	}
+	for _, must := range []string{kill + " stat", pause + " convert", leave + " spout", kill + " nats", kill + " redis", kill + " mongo", kill + " kafka", pause + " kafka"} {
+		if !seen[must] {
+			t.Errorf("never: %s", must)
+		}
+	}
+}
+
+// right is what is stored of some readings when nothing goes wrong: two intervals per device.
+func right(fed []reading) *stored {
+	s := &stored{readings: slices.Clone(fed)}
+	devices := byDevice(fed, func(r reading) string { return r.Device })
+	for _, device := range slices.Sorted(maps.Keys(devices)) {
+		all := devices[device]
+		half := sum(device, all[:len(all)/2])
+		s.totals = append(s.totals, half, sum(device, all))
+		end := int64(0)
+		var points, values []point
+		for i, part := range [][]reading{all[:len(all)/2], all[len(all)/2:]} {
+			one, t := interval{Device: device, TS: int64(i+1) * 2000}, sum(device, part)
+			one.Count, one.Sum, one.Mean = t.Count, t.Sum, t.Sum/float64(t.Count)
+			if start := end; i > 0 {
+				one.Window.Start = &start
+			}
+			one.Window.End = one.TS
+			end = one.TS
+			s.intervals = append(s.intervals, one)
+			points = append(points, point{one.TS, one.Mean})
+		}
+		for _, r := range all {
+			values = append(values, point{r.TS, r.Value})
+		}
+		for _, e := range slices.Concat(high.events(values), busy.events(points)) {
+			s.alarms = append(s.alarms, alarm{device, e.Rule, e.Event, e.TS, e.Value})
+			last := len(s.episodes) - 1
+			switch {
+			case e.Event == "clear":
+				s.episodes[last].Version, s.episodes[last].State, s.episodes[last].ClearedAt = 2, "cleared", &e.TS
+			default:
+				n := 1
+				if last >= 0 && s.episodes[last].Device == device && s.episodes[last].Rule == e.Rule {
+					n += s.episodes[last].Number
+				}
+				s.episodes = append(s.episodes, episode{Device: device, Rule: e.Rule, Number: n, Version: 1, State: "open", RaisedAt: e.TS})
+			}
+		}
+	}
+	return s
+}
+
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	fed := generate(7, 2000, 10)
+	if d := check(fed, right(fed)); len(d) > 0 {
+		t.Fatalf("what is right differs: %q", d)
+	}
+	for _, c := range []struct {
+		name  string
+		spoil func(s *stored)
+		want  string
+	}{
+		{"lost reading", func(s *stored) { s.readings = s.readings[1:] }, "reading 0 is stored 0 times"},
+		{"doubled reading", func(s *stored) { s.readings = append(s.readings, s.readings[5]) }, "reading 5 is stored 2 times"},
+		{"another value", func(s *stored) { s.readings[9].Value++ }, "was never fed"},
+		{"total", func(s *stored) { s.totals[1].Sum += 0.25 }, "the total is"},
+		{"lost interval", func(s *stored) { s.intervals = s.intervals[1:] }, "one is missing"},
+		{"doubled interval", func(s *stored) { s.intervals = append(s.intervals, s.intervals[0]) }, "follows on none"},
+		{"interval too small", func(s *stored) { s.intervals[0].Count-- }, "intervals have"},
+		{"lost event", func(s *stored) { s.alarms = s.alarms[1:] }, "the events of high"},
+		{"doubled event", func(s *stored) { s.alarms = append(s.alarms, s.alarms[0]) }, "the events of high"},
+		{"lost episode", func(s *stored) { s.episodes = s.episodes[1:] }, "the episodes of high"},
+		{"stale episode", func(s *stored) { s.episodes[0].Version, s.episodes[0].State, s.episodes[0].ClearedAt = 1, "open", nil }, "the episodes of high"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := right(fed)
+			c.spoil(s)
+			if d := strings.Join(check(fed, s), "\n"); !strings.Contains(d, c.want) {
+				t.Errorf("found %q, want %q", d, c.want)
+			}
+		})
+	}
+}
+
+func TestExplainTellsHowToRunAgain(t *testing.T) {
+	var out bytes.Buffer
+	r := &report{options: settings{seed: 42, readings: 10, devices: 2, replicas: 3, rate: 5, every: time.Second}, problems: []string{"device-1: odd"}, history: []string{"1 s kill"}}
+	r.explain(&out)
+	for _, want := range []string{"SEED=42", "-readings 10", "device-1: odd", "1 s kill"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &out)
+		}
+	}
+}

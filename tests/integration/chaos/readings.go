@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+)
+
+// reading is what is fed and what is stored; Seq tells it from all others.
+type reading struct {
+	Device string  `json:"device"`
+	TS     int64   `json:"ts"`
+	Value  float64 `json:"value"`
+	Seq    int     `json:"seq"`
+}
+
+// generate makes n readings of some devices, in turn. The values wander between 0 and 100 in quarters, so that sums are exact in any order.
+func generate(seed uint64, n, devices int) []reading {
+	random := rand.New(rand.NewPCG(seed, 1))
+	level := make([]float64, devices)
+	for i := range level {
+		level[i] = float64(random.IntN(400)) / 4
+	}
+	out := make([]reading, n)
+	for i := range out {
+		d := i % devices
+		level[d] = math.Abs(level[d] + float64(random.IntN(121)-60)/4)
+		if level[d] > 100 {
+			level[d] = 200 - level[d]
+		}
+		out[i] = reading{fmt.Sprintf("device-%04d", d), 1_700_000_000_000 + int64(i/devices)*1000, level[d], i}
+	}
+	return out
+}
+
+// lines are the readings as the feed takes them.
+func lines(all []reading) ([]byte, error) {
+	var out bytes.Buffer
+	to := json.NewEncoder(&out)
+	for _, r := range all {
+		if err := to.Encode(r); err != nil {
+			return nil, err
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// total is a document of the lifetime statistic.
+type total struct {
+	Device   string
+	Count    int
+	Sum      float64
+	Min, Max float64
+}
+
+// event is what an alarm says of a device.
+type event struct {
+	Rule  string
+	Event string // raise or clear
+	TS    int64
+	Value float64
+}
+
+// rule is what an alarm node does, looked at from each value backwards: nothing is carried along as a bolt would.
+type rule struct {
+	name         string
+	above        float64
+	raise, clear int
+}
+
+var (
+	high = rule{"high", 80, 3, 2}
+	busy = rule{"busy", 50, 2, 2}
+)
+
+// point is a value at a time.
+type point struct {
+	at    int64
+	value float64
+}
+
+// events runs the rule over the points of one device in order.
+func (r rule) events(all []point) (out []event) {
+	row := func(i, n int, above bool) bool {
+		for k := i; k > i-n; k-- {
+			if k < 0 || (all[k].value > r.above) != above {
+				return false
+			}
+		}
+		return true
+	}
+	open := false
+	for i, p := range all {
+		what := ""
+		if !open && row(i, r.raise, true) {
+			what = "raise"
+		} else if open && row(i, r.clear, false) {
+			what = "clear"
+		}
+		if what != "" {
+			open = !open
+			out = append(out, event{r.name, what, p.at, p.value})
+		}
+	}
+	return out
+}
+
+// sum is what the lifetime statistic must say of a device, by looking at all its readings.
+func sum(device string, all []reading) total {
+	t := total{Device: device, Count: len(all), Min: math.Inf(1), Max: math.Inf(-1)}
+	for _, r := range all {
+		t.Sum += r.Value
+		t.Min, t.Max = min(t.Min, r.Value), max(t.Max, r.Value)
+	}
+	return t
+}
