@@ -252,11 +252,11 @@ func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error 
 	})
 }
 
-// forget deletes what lies below a floor: the last two parameters are the origin and the floor.
+// forget deletes what lies below a floor. Its parameters are the task, the origin and the floor.
 var forget = [...]string{
-	"DELETE FROM pack WHERE task = ? AND origin = ? AND greatest < ?",
-	"DELETE FROM output WHERE (task, id) IN (SELECT task, id FROM applied WHERE task = ? AND origin = ? AND offset < ?)",
-	"DELETE FROM applied WHERE task = ? AND origin = ? AND offset < ?",
+	"DELETE FROM pack WHERE task = ?1 AND origin = ?2 AND greatest < ?3",
+	"DELETE FROM output WHERE task = ?1 AND id IN (SELECT id FROM applied WHERE task = ?1 AND origin = ?2 AND offset < ?3)",
+	"DELETE FROM applied WHERE task = ?1 AND origin = ?2 AND offset < ?3",
 }
 
 func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
