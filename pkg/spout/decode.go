@@ -1,10 +1,12 @@
 package spout
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -78,6 +80,9 @@ func (d *Decoder) Decode(r *Record) (out Reading, err error) {
 	if err != nil {
 		return out, err
 	}
+	if len(out.Payload) > tuple.MaxPayload { // names, escapes and base64 make it larger than the record was
+		return out, fmt.Errorf("the record makes a payload of %d bytes, at most %d can be carried", len(out.Payload), tuple.MaxPayload)
+	}
 	if out.Key, err = d.device(r, out.Payload); err != nil {
 		return out, err
 	}
@@ -89,6 +94,9 @@ func (d *Decoder) Decode(r *Record) (out Reading, err error) {
 }
 
 func object(b []byte) ([]byte, error) {
+	if !utf8.Valid(b) {
+		return nil, errors.New("not JSON: the text is not UTF-8")
+	}
 	if !gjson.ValidBytes(b) {
 		return nil, fmt.Errorf("not JSON: %s", quote(b))
 	}
@@ -100,11 +108,17 @@ func object(b []byte) ([]byte, error) {
 
 // csv makes an object of a row: cells that read as JSON numbers become numbers, empty ones are absent.
 func (d *Decoder) csv(b []byte) ([]byte, error) {
+	if !utf8.Valid(b) {
+		return nil, errors.New("not a CSV row: the text is not UTF-8")
+	}
 	rd := csv.NewReader(strings.NewReader(string(b)))
 	rd.FieldsPerRecord = len(d.spec.Columns)
 	row, err := rd.Read()
 	if err != nil {
 		return nil, fmt.Errorf("not a CSV row of %d columns: %w", len(d.spec.Columns), err)
+	}
+	if rest, err := rd.Read(); !errors.Is(err, io.EOF) { // nothing is dropped in silence
+		return nil, fmt.Errorf("one CSV row to a record is wanted, behind it stands %s", quote([]byte(strings.Join(rest, ","))))
 	}
 	return Row(d.spec.Columns, row), nil
 }
@@ -145,8 +159,9 @@ func raw(b []byte) ([]byte, error) {
 }
 
 func (d *Decoder) device(r *Record, payload []byte) (string, error) {
-	key := string(r.Key)
+	key, from := string(r.Key), "the record's key"
 	if d.spec.Key != "" && d.spec.Decode != "raw" {
+		from = fmt.Sprintf("key field %q", d.spec.Key)
 		v := gjson.GetBytes(payload, d.key)
 		if v.IsObject() || v.IsArray() {
 			return "", fmt.Errorf("key field %q is not a plain value: %s", d.spec.Key, quote([]byte(v.Raw)))
@@ -155,7 +170,7 @@ func (d *Decoder) device(r *Record, payload []byte) (string, error) {
 	}
 	switch {
 	case key == "":
-		return "", fmt.Errorf("no device: key field %q is absent or empty", d.spec.Key)
+		return "", fmt.Errorf("no device: %s is absent or empty", from)
 	case len(key) > tuple.MaxKey:
 		return "", fmt.Errorf("the device id has %d bytes, at most %d", len(key), tuple.MaxKey)
 	case !utf8.ValidString(key):
@@ -182,17 +197,18 @@ func (d *Decoder) eventTime(r *Record, payload []byte) (int64, error) {
 		}
 		return t.UnixMilli(), nil
 	}
-	per := map[string]float64{"s": 1e3, "": 1, "ms": 1, "us": 1e-3, "ns": 1e-6}[d.spec.Time.Unit]
+	unit := cmp.Or(d.spec.Time.Unit, "ms")
+	per := map[string]float64{"s": 1e3, "ms": 1, "us": 1e-3, "ns": 1e-6}[unit]
 	text := v.Raw
 	if v.Type == gjson.String {
 		text = v.Str
 	}
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-		return scale(n, d.spec.Time.Unit, fail)
+		return scale(n, unit, fail)
 	}
 	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.Abs(f*per) > maxTime {
-		return fail("is not a time in " + d.spec.Time.Unit)
+	if err != nil || !(math.Abs(f*per) <= maxTime) { // NaN compares false
+		return fail("is not a time in " + unit)
 	}
 	return int64(math.Floor(f * per)), nil
 }
