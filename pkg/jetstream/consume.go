@@ -22,6 +22,7 @@ const ahead = 2
 
 // Inbox is a consumer of one task's frames, or of a shared input. It implements bolt.Inbox.
 type Inbox struct {
+	lost     func() bool // whether the connection was interrupted since the task was taken; never for a shared input, which has no order
 	messages jetstream.MessagesContext
 	ready    chan jetstream.Msg
 	failed   chan error
@@ -33,6 +34,7 @@ type Inbox struct {
 // refuses their acknowledgements. Delivery starts again at the first frame that is not acknowledged. The state store's fence must have been raised
 // before.
 func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoch uint64, batch int) (*Inbox, error) {
+	reconnects := c.nc.Stats().Reconnects
 	s, err := c.js.Stream(ctx, StreamName(topology, node))
 	if err != nil {
 		return nil, fmt.Errorf("stream of %s/%s: %w", topology, node, err)
@@ -41,7 +43,7 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 	names := s.ConsumerNames(ctx)
 	var old []string
 	for n := range names.Name() {
-		if strings.HasPrefix(n, prefix) && n != name {
+		if strings.HasPrefix(n, prefix) { // also one of this epoch, from before an interruption
 			old = append(old, n)
 		}
 	}
@@ -57,7 +59,11 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 	if err != nil {
 		return nil, fmt.Errorf("create consumer %s: %w", name, err)
 	}
-	return open(consumer, batch)
+	in, err := open(consumer, batch)
+	if err == nil {
+		in.lost = func() bool { return c.nc.Stats().Reconnects != reconnects }
+	}
+	return in, err
 }
 
 // Join competes for the frames of a shared input.
@@ -76,7 +82,9 @@ func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pull: %w", err)
 	}
-	in := &Inbox{messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{})}
+	in := &Inbox{
+		lost: func() bool { return false }, messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{}),
+	}
 	go in.pump()
 	return in, nil
 }
@@ -96,11 +104,25 @@ func (in *Inbox) pump() {
 	}
 }
 
-// ErrReplaced says that the consumer is gone: another owner has taken the task.
-var ErrReplaced = errors.New("the consumer has been replaced by another owner's")
+// Errors of Fetch, for the owner of a task.
+var (
+	// ErrReplaced says that the consumer is gone: another owner has taken the task.
+	ErrReplaced = errors.New("the consumer has been replaced by another owner's")
+	// ErrInterrupted says that the connection was lost and is back. What the server had handed out may never have arrived, and it would wait for the
+	// acknowledgement of that while the frames behind go first: the task must be taken again.
+	ErrInterrupted = errors.New("the connection was interrupted: the task begins again at the first frame that is not acknowledged")
+)
 
 // Fetch implements bolt.Inbox.
 func (in *Inbox) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
+	out, err := in.fetch(ctx, most)
+	if in.lost() { // asked last: what came over the new connection must not get out
+		return nil, ErrInterrupted
+	}
+	return out, err
+}
+
+func (in *Inbox) fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 	wait := time.NewTimer(patience)
 	defer wait.Stop()
 	var out []bolt.Delivery

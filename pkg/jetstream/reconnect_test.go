@@ -1,0 +1,174 @@
+package jetstream_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/devstack"
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+)
+
+// wire is a connection's way to the server, which can lose what the server sends, and be cut.
+type wire struct {
+	net.Listener
+	to    string
+	mute  atomic.Bool
+	mu    sync.Mutex
+	conns []net.Conn
+	lost  bytes.Buffer
+}
+
+func newWire(t *testing.T, to string) *wire {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{Listener: l, to: to}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.conns = append(w.conns, client, server)
+			w.mu.Unlock()
+			running.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
+			running.Go(func() { _, _ = io.Copy(muted{client, w}, server); _ = client.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		w.cut()
+		running.Wait()
+	})
+	return w
+}
+
+// cut ends all connections; the next ones lose nothing.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.conns = nil
+	w.mute.Store(false)
+}
+
+// muted loses what is written while it is told to.
+type muted struct {
+	net.Conn
+	wire *wire
+}
+
+func (m muted) Write(b []byte) (int, error) {
+	if m.wire.mute.Load() {
+		m.wire.mu.Lock()
+		defer m.wire.mu.Unlock()
+		return m.wire.lost.Write(b)
+	}
+	return m.Conn.Write(b)
+}
+
+// frames counts the frames that were lost.
+func (w *wire) frames() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Count(w.lost.Bytes(), []byte("$JS.ACK."))
+}
+
+// TestNothingOvertakesWhatABreakLost has the server hand out frames that never arrive. It waits half a minute for their acknowledgements, and those
+// behind them must not come first.
+func TestNothingOvertakesWhatABreakLost(t *testing.T) {
+	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stack.Close() })
+	at, err := url.Parse(stack.NATSURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire(t, at.Host)
+	direct, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(direct.Close)
+	c, err := jetstream.Connect(t.Context(), jetstream.Options{URL: "nats://" + w.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := direct.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat"}}); err != nil {
+		t.Fatal(err)
+	}
+	take := func() *jetstream.Inbox {
+		for {
+			in, err := c.Take(t.Context(), "a", "stat", 3, 1, 8) // of a stateless node: the epoch is that of the lease, also after the break
+			if err == nil {
+				return in
+			}
+			if t.Context().Err() != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	publish := func(from, to int) {
+		var frames []bolt.Outgoing
+		for n := from; n < to; n++ {
+			frames = append(frames, frame("stat", 3, n))
+		}
+		if err := direct.Outbox("a").Publish(t.Context(), frames); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := take()
+	publish(0, 1)
+	if got := texts(receive(t, in, 1)); !slices.Equal(got, []string{"0"}) { // not acknowledged
+		t.Fatalf("before the break came %v", got)
+	}
+	w.mute.Store(true)
+	publish(1, 5)
+	for end := time.Now().Add(10 * time.Second); w.frames() < 4; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the server has handed out %d frames, want 4", w.frames())
+		}
+	}
+	w.cut()
+	publish(5, 8)
+	var got []string
+	for end := time.Now().Add(10 * time.Second); len(got) < 8 && time.Now().Before(end); {
+		ds, err := in.Fetch(t.Context(), 8)
+		if errors.Is(err, jetstream.ErrInterrupted) {
+			in.Close()
+			in, got = take(), nil
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, texts(ds)...)
+	}
+	in.Close()
+	if !slices.Equal(got, []string{"0", "1", "2", "3", "4", "5", "6", "7"}) {
+		t.Errorf("after the break came %v", got)
+	}
+}
