@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -73,6 +75,8 @@ func (g *Group) Run(stop, hard context.Context, partitions *atomic.Int64) error 
 		switch {
 		case stop.Err() != nil:
 			return nil
+		case errors.Is(err, kafka.RebalanceInProgress):
+			continue // another member came meanwhile: leaving now would only start one more rebalance
 		case err != nil:
 			return fmt.Errorf("group %s: %w", g.ID, err)
 		}
@@ -294,6 +298,9 @@ func (p *Partition) Next(ctx context.Context) ([]spout.Record, int64, error) {
 	for len(out) < p.group.Records {
 		rec, err := p.reader.ReadRecord()
 		if err != nil {
+			if errors.Is(err, io.EOF) {
+				p.next = max(p.next, behindMarkers(p.reader))
+			}
 			p.reader = nil
 			if errors.Is(err, io.EOF) || len(out) > 0 {
 				break // what came whole is good; a broken rest is fetched again
@@ -312,6 +319,21 @@ func (p *Partition) Next(ctx context.Context) ([]spout.Record, int64, error) {
 		p.next = rec.Offset + 1
 	}
 	return out, p.next, nil
+}
+
+// behindMarkers returns the offset behind the last transaction marker in what was fetched; 0 without one. A marker takes an offset but is not handed
+// out as a record: unless it is passed, the fetch at its offset repeats for ever.
+func behindMarkers(r kafka.RecordReader) (next int64) {
+	stream, ok := r.(*protocol.RecordStream)
+	if !ok {
+		return 0
+	}
+	for _, b := range stream.Records {
+		if marker, ok := b.(*protocol.ControlBatch); ok {
+			next = marker.BaseOffset + 1 // there is one to a batch
+		}
+	}
+	return next
 }
 
 func (p *Partition) fetch(ctx context.Context) error {
@@ -356,7 +378,8 @@ func record(topic string, r *kafka.Record) (out spout.Record, err error) {
 // Commit makes floor the group's offset, in the generation of the assignment.
 func (p *Partition) Commit(_ context.Context, floor int64) error {
 	err := p.generation.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: floor}})
-	if errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.RebalanceInProgress) {
+	if errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.RebalanceInProgress) ||
+		errors.Is(err, net.ErrClosed) { // a generation's connection is closed with it
 		return fmt.Errorf("%w: %w", spout.ErrStale, err)
 	}
 	return err

@@ -1,0 +1,421 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+	"go.uber.org/goleak"
+
+	"github.com/boltmesh/boltmesh/pkg/devstack"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/services/spout/kafka"
+)
+
+// patience bounds every wait of these tests.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// broker is a Kafka broker and a client of another make, so that a misreading of the protocol is not read back the same way.
+type broker struct {
+	t       *testing.T
+	address string
+	client  *kgo.Client
+}
+
+const topic = "readings"
+
+func start(t *testing.T, partitions int) *broker {
+	t.Helper()
+	s, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), Topics: []string{topic}, KafkaPartitions: partitions})
+	check(t, err)
+	t.Cleanup(func() { check(t, s.Close()) })
+	b := &broker{t: t, address: s.KafkaBrokers()[0]}
+	b.client = b.dial()
+	return b
+}
+
+func (b *broker) dial(opts ...kgo.Opt) *kgo.Client {
+	b.t.Helper()
+	c, err := kgo.NewClient(append(opts, kgo.SeedBrokers(b.address), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MaxVersions(kversion.V3_0_0()))...) // later ones name topics by their id
+	check(b.t, err)
+	b.t.Cleanup(c.Close)
+	return c
+}
+
+// write appends records whose value is their number, each stored at that second.
+func (b *broker) write(partition int32, from, to int) {
+	b.t.Helper()
+	var records []*kgo.Record
+	for i := from; i < to; i++ {
+		records = append(records, &kgo.Record{Topic: topic, Partition: partition, Value: fmt.Append(nil, i), Timestamp: time.Unix(int64(i), 0)})
+	}
+	check(b.t, b.client.ProduceSync(b.t.Context(), records...).FirstErr())
+}
+
+// commit sets what the group has committed for partition 0, from outside.
+func (b *broker) commit(group string, offset int64) {
+	b.t.Helper()
+	r := kmsg.NewPtrOffsetCommitRequest()
+	r.Group, r.Generation = group, -1
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Offset = offset
+	r.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetCommitRequestTopicPartition{p}}}
+	answer, err := r.RequestWith(b.t.Context(), b.client)
+	check(b.t, err)
+	if code := answer.Topics[0].Partitions[0].ErrorCode; code != 0 {
+		b.t.Fatalf("commit: error %d", code)
+	}
+}
+
+// committed returns what the group has committed for partition 0; -1 when nothing.
+func (b *broker) committed(group string) int64 {
+	b.t.Helper()
+	r := kmsg.NewPtrOffsetFetchRequest()
+	r.Group = group
+	r.Topics = []kmsg.OffsetFetchRequestTopic{{Topic: topic, Partitions: []int32{0}}}
+	r.Groups = []kmsg.OffsetFetchRequestGroup{{Group: group, MemberEpoch: -1, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: topic, Partitions: []int32{0}}}}}
+	answer, err := r.RequestWith(b.t.Context(), b.client)
+	check(b.t, err)
+	if len(answer.Groups) > 0 {
+		return answer.Groups[0].Topics[0].Partitions[0].Offset
+	}
+	return answer.Topics[0].Partitions[0].Offset
+}
+
+// members returns how many members the group has.
+func (b *broker) members(group string) int {
+	b.t.Helper()
+	r := kmsg.NewPtrDescribeGroupsRequest()
+	r.Groups = []string{group}
+	answer, err := r.RequestWith(b.t.Context(), b.client)
+	check(b.t, err)
+	return len(answer.Groups[0].Members)
+}
+
+// cut deletes the records of partition 0 below offset, as retention does.
+func (b *broker) cut(offset int64) {
+	b.t.Helper()
+	r := kmsg.NewPtrDeleteRecordsRequest()
+	r.TimeoutMillis = 5000
+	r.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: topic, Partitions: []kmsg.DeleteRecordsRequestTopicPartition{{Offset: offset}}}}
+	answer, err := r.RequestWith(b.t.Context(), b.client)
+	check(b.t, err)
+	if code := answer.Topics[0].Partitions[0].ErrorCode; code != 0 {
+		b.t.Fatalf("delete records: error %d", code)
+	}
+}
+
+// member is a running Group.
+type member struct {
+	t      *testing.T
+	given  chan *kafka.Partition // as they are assigned
+	failed chan string
+	stop   context.CancelFunc
+	hard   context.CancelFunc
+	done   chan error
+	count  atomic.Int64
+}
+
+// join runs a member. Without a handler, a partition is held until its assignment or the member ends.
+func (b *broker) join(group, begin string, handle func(ctx, stop context.Context, p *kafka.Partition)) *member {
+	b.t.Helper()
+	m := &member{t: b.t, given: make(chan *kafka.Partition, 100), failed: make(chan string, 100), done: make(chan error, 1)}
+	stop, cancel := context.WithCancel(context.Background())
+	hard, kill := context.WithCancel(context.Background())
+	m.stop, m.hard = cancel, kill
+	if handle == nil {
+		handle = func(ctx, stop context.Context, _ *kafka.Partition) { await(ctx, stop) }
+	}
+	g := &kafka.Group{
+		Kafka: topology.Kafka{Brokers: b.address, Topics: []string{topic}, Start: begin}, ID: group, Records: 10,
+		Handle: func(ctx context.Context, p *kafka.Partition) {
+			m.given <- p
+			handle(ctx, stop, p)
+		},
+		Failed: func(doing string, err error) { m.failed <- doing + ": " + err.Error() },
+	}
+	go func() { m.done <- g.Run(stop, hard, &m.count) }()
+	b.t.Cleanup(func() { kill(); m.leave() })
+	return m
+}
+
+func await(a, b context.Context) {
+	select {
+	case <-a.Done():
+	case <-b.Done():
+	}
+}
+
+// leave stops the member and waits until it is gone.
+func (m *member) leave() {
+	m.t.Helper()
+	m.stop()
+	select {
+	case err := <-m.done:
+		m.done <- nil // for a second call
+		check(m.t, err)
+	case <-time.After(patience):
+		m.t.Fatal("the member does not stop")
+	}
+}
+
+func (m *member) partition() *kafka.Partition {
+	m.t.Helper()
+	select {
+	case p := <-m.given:
+		return p
+	case f := <-m.failed:
+		m.t.Fatal(f)
+	case err := <-m.done:
+		m.done <- nil
+		m.t.Fatalf("the member ended: %v", err)
+	case <-time.After(patience):
+		m.t.Fatal("no partition was assigned")
+	}
+	return nil
+}
+
+func (m *member) failure() string {
+	m.t.Helper()
+	select {
+	case f := <-m.failed:
+		return f
+	case p := <-m.given:
+		m.t.Fatalf("begun at %d, want a refusal", p.Start())
+	case <-time.After(patience):
+		m.t.Fatal("no failure was told")
+	}
+	return ""
+}
+
+// read takes records from p until it stands at end.
+func read(t *testing.T, p *kafka.Partition, end int64) (all []spout.Record) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for next := p.Start(); next < end; {
+		records, n, err := p.Next(ctx)
+		check(t, err)
+		if n < next || len(records) > 10 {
+			t.Fatalf("%d records, from %d to %d", len(records), next, n)
+		}
+		all, next = append(all, records...), n
+	}
+	return all
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+	b := start(t, 1)
+	b.write(0, 100, 120) // at offsets 0 to 19, of which 0 to 4 are gone
+	b.cut(5)
+	for i, c := range []struct {
+		name      string
+		begin     string
+		committed int64 // -1: nothing
+		want      int64
+		told      string // what is said
+		refused   bool
+	}{
+		{name: "by default", committed: -1, want: 5},
+		{name: "earliest", begin: "earliest", committed: -1, want: 5},
+		{name: "latest", begin: "latest", committed: -1, want: 20},
+		{name: "a time", begin: time.Unix(110, 0).UTC().Format(time.RFC3339), committed: -1, want: 10},
+		{name: "a time before all", begin: "1970-01-01T00:00:00Z", committed: -1, want: 5},
+		{name: "a time after all", begin: "2100-01-01T00:00:00+01:00", committed: -1, want: 20},
+		{name: "committed", begin: "committed", committed: 12, want: 12},
+		{name: "committed at the end", begin: "earliest", committed: 20, want: 20},
+		{name: "what is committed comes before latest", begin: "latest", committed: 7, want: 7},
+		{name: "nothing committed", begin: "committed", committed: -1, refused: true, told: "commit an offset, or write earliest, latest or a time"},
+		{name: "committed beyond the end", committed: 21, refused: true, told: "give spout.kafka.incarnation another value"},
+		{name: "committed below the start", committed: 2, want: 5, told: "offsets 2 to 4 of readings/0 are gone"},
+		{name: "no time", begin: "yesterday", committed: -1, refused: true, told: "spout.kafka.start"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := *b
+			b.t = t
+			group := fmt.Sprint("group-", i)
+			if c.committed >= 0 {
+				b.commit(group, c.committed)
+			}
+			m := b.join(group, c.begin, nil)
+			if c.told != "" {
+				if got := m.failure(); !strings.Contains(got, c.told) {
+					t.Fatalf("told %q, want %q", got, c.told)
+				}
+			}
+			if c.refused {
+				if got := b.committed(group); got != c.committed {
+					t.Errorf("committed %d though it was refused", got)
+				}
+				return
+			}
+			p := m.partition()
+			if p.Start() != c.want || p.End() != 20 || p.Topic() != topic || p.Index() != 0 || m.count.Load() != 1 {
+				t.Errorf("%s/%d of %d from %d to %d, want from %d", p.Topic(), p.Index(), m.count.Load(), p.Start(), p.End(), c.want)
+			}
+			if got := b.committed(group); got != c.want {
+				t.Errorf("the start %d is not durable: committed is %d", c.want, got)
+			}
+			records := read(t, p, 20)
+			if int64(len(records)) != 20-c.want || len(records) > 0 && records[0].Offset != c.want {
+				t.Errorf("%d records, want those from %d", len(records), c.want)
+			}
+		})
+	}
+}
+
+func TestResume(t *testing.T) {
+	t.Parallel()
+	b := start(t, 1)
+	b.write(0, 0, 20)
+	m := b.join("g", "latest", nil)
+	p := m.partition()
+	check(t, p.Commit(t.Context(), 13))
+	m.leave()
+	if err := p.Commit(t.Context(), 20); !errors.Is(err, spout.ErrStale) {
+		t.Errorf("a commit after the end gives %v", err)
+	}
+	p = b.join("g", "latest", nil).partition()
+	if records := read(t, p, 20); p.Start() != 13 || len(records) != 7 {
+		t.Errorf("resumed at %d with %d records", p.Start(), len(records))
+	}
+}
+
+// TestRebalance lets a second member come and go: each partition has one handler at a time, and the first member's old assignment is worth nothing.
+func TestRebalance(t *testing.T) {
+	t.Parallel()
+	b := start(t, 4)
+	var mu sync.Mutex
+	held := map[int]int{}
+	changed := make(chan struct{}, 1000)
+	handle := func(ctx, stop context.Context, p *kafka.Partition) {
+		mu.Lock()
+		held[p.Index()]++
+		if held[p.Index()] > 1 {
+			t.Errorf("partition %d has %d handlers", p.Index(), held[p.Index()])
+		}
+		mu.Unlock()
+		changed <- struct{}{}
+		await(ctx, stop)
+		mu.Lock()
+		held[p.Index()]--
+		mu.Unlock()
+	}
+	all := func() {
+		t.Helper()
+		late := time.After(patience)
+		for {
+			mu.Lock()
+			n := 0
+			for _, h := range held {
+				n += h
+			}
+			mu.Unlock()
+			if n == 4 {
+				return
+			}
+			select {
+			case <-changed:
+			case <-late:
+				t.Fatalf("%d of 4 partitions are handled", n)
+			}
+		}
+	}
+	first := b.join("g", "", handle)
+	var old []*kafka.Partition
+	for range 4 {
+		old = append(old, first.partition())
+	}
+	second := b.join("g", "", handle)
+	var mine []int
+	for range 2 {
+		mine = append(mine, second.partition().Index(), first.partition().Index())
+	}
+	all()
+	if slices.Sort(mine); !slices.Equal(mine, []int{0, 1, 2, 3}) {
+		t.Errorf("handled are %v", mine)
+	}
+	for _, p := range old {
+		if err := p.Commit(t.Context(), 0); !errors.Is(err, spout.ErrStale) {
+			t.Errorf("a commit of an old generation gives %v", err)
+		}
+	}
+	first.leave()
+	for range 4 {
+		second.partition()
+	}
+	all()
+}
+
+// TestStopDrains: when a member is stopped, its handlers go on as long as they need, with their assignments alive, and can commit; then it leaves.
+func TestStopDrains(t *testing.T) {
+	t.Parallel()
+	b := start(t, 2)
+	b.write(0, 0, 20)
+	b.write(1, 0, 20)
+	release, draining := make(chan struct{}), make(chan struct{})
+	errs := make(chan error, 2)
+	m := b.join("g", "", func(ctx, stop context.Context, p *kafka.Partition) {
+		<-stop.Done()
+		if p.Index() == 0 { // the other one is done at once: that must not end this one
+			close(draining)
+			<-release
+		}
+		errs <- errors.Join(ctx.Err(), p.Commit(ctx, 9))
+	})
+	m.partition()
+	m.partition()
+	m.stop()
+	<-draining
+	check(t, <-errs)
+	select {
+	case err := <-m.done:
+		t.Fatalf("ended with a handler at work: %v", err)
+	default:
+	}
+	if n := b.members("g"); n != 1 {
+		t.Errorf("%d members while draining", n)
+	}
+	close(release)
+	check(t, <-errs)
+	m.leave()
+	if n, at := b.members("g"), b.committed("g"); n != 0 || at != 9 {
+		t.Errorf("after the drain: %d members, committed %d", n, at)
+	}
+}
+
+func TestHardStop(t *testing.T) {
+	t.Parallel()
+	b := start(t, 2)
+	m := b.join("g", "", func(ctx, _ context.Context, _ *kafka.Partition) { <-ctx.Done() })
+	m.partition()
+	m.partition()
+	m.stop()
+	m.hard()
+	m.leave()
+	if n := b.members("g"); n != 0 {
+		t.Errorf("%d members are left", n)
+	}
+}
