@@ -294,6 +294,7 @@ func (h *host) ownLog(ctx context.Context, log string, f func(stopping, hard con
 				mine = nil
 			default:
 				if !h.lease.valid() {
+					mine.stop() // or it would be tried again, for ever, with a context that has ended
 					mine.kill()
 				}
 			}
