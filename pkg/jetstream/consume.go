@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +30,10 @@ type Inbox struct {
 	failed   chan error
 	stop     sync.Once
 	done     chan struct{}
+	closing  chan struct{}
+
+	mu   sync.Mutex
+	held map[string]jetstream.Msg // by reply subject: handed over by the server and not acknowledged, those in ready included
 }
 
 // Take makes this worker the only consumer of a task: it replaces the consumers of earlier epochs by one of its own, which ends their pulls and
@@ -84,8 +90,10 @@ func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
 	}
 	in := &Inbox{
 		lost: func() bool { return false }, messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{}),
+		closing: make(chan struct{}), held: map[string]jetstream.Msg{},
 	}
 	go in.pump()
+	go in.keep(ackWait / 3)
 	return in, nil
 }
 
@@ -100,7 +108,30 @@ func (in *Inbox) pump() {
 			close(in.ready)
 			return
 		}
+		in.mu.Lock()
+		in.held[m.Reply()] = m
+		in.mu.Unlock()
 		in.ready <- m
+	}
+}
+
+// keep tells the server again and again that what is held is still being worked on. Without it a batch that a slow store holds up for longer than
+// ackWait, and what waits behind the batch, would be handed to others, who would be held up by the same store: more work the slower it is.
+func (in *Inbox) keep(every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			in.mu.Lock()
+			held := slices.Collect(maps.Values(in.held))
+			in.mu.Unlock()
+			for _, m := range held {
+				_ = m.InProgress() // the server is away: what it has handed out comes again
+			}
+		case <-in.closing:
+			return
+		}
 	}
 }
 
@@ -167,7 +198,11 @@ func (in *Inbox) why() error {
 // Ack implements bolt.Inbox. The acknowledgement travels behind everything this connection has sent before.
 func (in *Inbox) Ack(_ context.Context, ds []bolt.Delivery) error {
 	for _, d := range ds {
-		if err := d.Token.(jetstream.Msg).Ack(); err != nil {
+		m := d.Token.(jetstream.Msg)
+		in.mu.Lock()
+		delete(in.held, m.Reply())
+		in.mu.Unlock()
+		if err := m.Ack(); err != nil {
 			return fmt.Errorf("acknowledge: %w", err)
 		}
 	}
@@ -187,6 +222,7 @@ func (in *Inbox) Working(_ context.Context, ds []bolt.Delivery) error {
 // Close ends the pull; what was fetched and not acknowledged is delivered again, to whoever comes next.
 func (in *Inbox) Close() {
 	in.stop.Do(func() {
+		close(in.closing)
 		in.messages.Stop()
 		go func() { // let pump finish a hand-over
 			for range in.ready {
