@@ -73,7 +73,7 @@ func (t *topic) ensure(ctx context.Context, partitions int) error {
 func (t *topic) look(ctx context.Context) error {
 	m, err := t.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{t.name}})
 	if err != nil {
-		return fmt.Errorf("Kafka at %s does not answer: %w: check spout.kafka, and that the brokers run", t.brokers, err)
+		return fmt.Errorf("the brokers at %s do not answer: %w: check spout.kafka, and that the brokers run", t.brokers, err)
 	}
 	t.partitions = nil
 	for _, found := range m.Topics {

@@ -106,7 +106,7 @@ func dial(ctx context.Context, url string, opts []nats.Option) (*nats.Conn, erro
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %v)", redact(url), ctx.Err(), err)
+			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %w)", redact(url), ctx.Err(), err)
 		case <-time.After(250 * time.Millisecond):
 		}
 	}

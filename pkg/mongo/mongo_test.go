@@ -69,9 +69,9 @@ func traitsOf(t *testing.T, uri string) (traits documenttest.Traits) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Disconnect(ctx) //nolint:errcheck // a test's client
+	defer client.Disconnect(ctx)
 	db := client.Database(fmt.Sprintf("boltmesh_test_traits_%d", os.Getpid()))
-	defer db.Drop(ctx) //nolint:errcheck // a test's database
+	defer db.Drop(ctx)
 	_, err = db.Collection("c").Indexes().CreateOne(ctx, drv.IndexModel{
 		Keys: bson.D{{Key: "time", Value: 1}}, Options: options.Index().SetExpireAfterSeconds(1),
 	})
@@ -96,7 +96,7 @@ func TestTypesInTheDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Disconnect(ctx) //nolint:errcheck // a test's client
+	defer client.Disconnect(ctx)
 	raw, err := client.Database(database).Collection("c").FindOne(ctx, bson.D{}).Raw()
 	if err != nil {
 		t.Fatal(err)

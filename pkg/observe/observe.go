@@ -76,12 +76,12 @@ func New(o Options) (*Observer, error) {
 	w.Ready(false, "starting")
 
 	if err := w.serve(registry); err != nil {
-		w.stopServing(context.Background())
+		_ = w.stopServing(context.Background())
 		return nil, err
 	}
 	exporter, err := exporterOf(o)
 	if err != nil {
-		w.stopServing(context.Background())
+		_ = w.stopServing(context.Background())
 		return nil, err
 	}
 	if exporter != nil {

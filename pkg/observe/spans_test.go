@@ -139,7 +139,7 @@ func checkAttributes(t *testing.T, of tracetest.SpanStubs) {
 		key := service(s) + "/" + s.Name
 		got := map[string]string{}
 		for _, a := range s.Attributes {
-			got[string(a.Key)] = a.Value.Emit()
+			got[string(a.Key)] = a.Value.String()
 		}
 		for k, v := range want[key] {
 			if got[k] != v {

@@ -18,8 +18,19 @@ func TestDoc(t *testing.T) {
 		path string
 		want any
 	}{
-		{"a", 1.5}, {"b.c.d", "x"}, {"n", nil}, {"missing", nil}, {"b.x", 7.0}, {"b.c.missing", nil}, {"a.b", nil}, {"ab", true},
-		{"b.e", []any{1.0, map[string]any{"f": 2.0}}}, {"b.c", map[string]any{"d": "x"}}, {"", nil}, {".", nil}, {"big", 9007199254740992.0},
+		{"a", 1.5},
+		{"b.c.d", "x"},
+		{"n", nil},
+		{"missing", nil},
+		{"b.x", 7.0},
+		{"b.c.missing", nil},
+		{"a.b", nil},
+		{"ab", true},
+		{"b.e", []any{1.0, map[string]any{"f": 2.0}}},
+		{"b.c", map[string]any{"d": "x"}},
+		{"", nil},
+		{".", nil},
+		{"big", 9007199254740992.0},
 	} {
 		got, ok := d.Value(c.path)
 		if ok != (c.want != nil) || !reflect.DeepEqual(got, c.want) {
@@ -51,8 +62,10 @@ func TestDoc(t *testing.T) {
 }
 
 func TestDocErrors(t *testing.T) {
-	for _, raw := range []string{"", " ", "[]", "1", `"x"`, "null", "{", `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1}x`, `{"a":01}`, "{\"a\":\"\x01\"}", `{"a":"\x"}`, `{"a":"\u12"}`,
-		`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`} {
+	for _, raw := range []string{
+		"", " ", "[]", "1", `"x"`, "null", "{", `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1}x`, `{"a":01}`, "{\"a\":\"\x01\"}", `{"a":"\x"}`, `{"a":"\u12"}`,
+		`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`,
+	} {
 		d := NewDoc([]byte(raw))
 		if _, ok := d.Value("a"); ok {
 			t.Errorf("%.40q has a value", raw)

@@ -12,8 +12,10 @@ const reading = `{"device":"m-1","temperature":104.5,"pressure":3,"site":"north"
 "limits":{"high":100,"names":{"a b":1}},"tags":["x","y"],"values":[1,2,3],"cpu-load":0.5,"serial":9007199254740993}`
 
 func env() *Env {
-	return &Env{Doc: NewDoc([]byte(reading)), Device: "from-key", Time: 1700000000000, Stream: "readings",
-		Archive: map[string]any{"site": "hall", "model": map[string]any{"year": 2020}, "a.b": int64(4)}}
+	return &Env{
+		Doc: NewDoc([]byte(reading)), Device: "from-key", Time: 1700000000000, Stream: "readings",
+		Archive: map[string]any{"site": "hall", "model": map[string]any{"year": 2020}, "a.b": int64(4)},
+	}
 }
 
 func TestEval(t *testing.T) {

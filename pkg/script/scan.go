@@ -1,7 +1,6 @@
 package script
 
 import (
-	"errors"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -9,8 +8,6 @@ import (
 
 // maxDepth bounds nesting, so that hostile input cannot exhaust the stack; encoding/json allows 10,000.
 const maxDepth = 512
-
-var errSyntax = errors.New("malformed JSON")
 
 // scanner validates JSON in one pass and tells where values end; it allocates nothing.
 type scanner struct {

@@ -41,9 +41,9 @@ func (rt *Runtime) open(o *object) *goja.Object {
 	return o.view.shown
 }
 
-func (rt *Runtime) show(n *node, make func() *goja.Object) *goja.Object {
+func (rt *Runtime) show(n *node, build func() *goja.Object) *goja.Object {
 	if n.view.rt != rt || n.view.epoch != rt.epoch {
-		n.view = view{rt: rt, epoch: rt.epoch, shown: make()}
+		n.view = view{rt: rt, epoch: rt.epoch, shown: build()}
 	}
 	return n.view.shown
 }

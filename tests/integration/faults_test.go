@@ -45,7 +45,6 @@ func TestReplicas(t *testing.T) {
 		p := m.Services[kind][1]
 		p.Kill()
 		t.Logf("killed %s", p.Name)
-		kind := kind
 		t.Cleanup(func() { restart(t, m.Services[kind][1]) }) // so that none counts as ended by itself
 	}
 	l.finish(t, m, top)

@@ -37,7 +37,8 @@ func TestConvert(t *testing.T) {
 		{"where asks for presence", topology.Bolt{Where: expr("humidity == nil")}, reading, []string{"default " + reading}},
 		{"where sees device, time and stream", topology.Bolt{Where: expr(`device == "m1" and time == 1000 and stream == "default"`)}, `{}`, []string{"default {}"}},
 		{
-			"set in order, drop last", topology.Bolt{
+			"set in order, drop last",
+			topology.Bolt{
 				Set:  []topology.Assignment{set("celsius", "(temperature - 32) / 1.8"), set("hot", "celsius >= 100"), set("label", `device + "!"`)},
 				Drop: []string{"temperature", "note", "unknown"},
 			},
@@ -45,27 +46,36 @@ func TestConvert(t *testing.T) {
 			[]string{`default {"device":"m1","big":12345678901234567890,"celsius":100,"hot":true,"label":"m1!"}`},
 		},
 		{
-			"an absent input sets nothing", topology.Bolt{Set: []topology.Assignment{set("a", "humidity * 2"), set("b", "humidity"), set("temperature", "humidity + 1")}},
-			reading, []string{"default " + reading},
+			"an absent input sets nothing",
+			topology.Bolt{Set: []topology.Assignment{set("a", "humidity * 2"), set("b", "humidity"), set("temperature", "humidity + 1")}},
+			reading,
+			[]string{"default " + reading},
 		},
 		{
-			"a script returns t", topology.Bolt{Script: inline("function convert(t) { t.n = ctxless(); return t }\nfunction ctxless() { return 1 }")},
-			`{"a":1}`, []string{`default {"a":1,"n":1}`},
+			"a script returns t",
+			topology.Bolt{Script: inline("function convert(t) { t.n = ctxless(); return t }\nfunction ctxless() { return 1 }")},
+			`{"a":1}`,
+			[]string{`default {"a":1,"n":1}`},
 		},
 		{
-			"a script returns t unchanged", topology.Bolt{Script: inline("function convert(t) { return t }")},
-			`{"a": 1.50}`, []string{`default {"a": 1.50}`},
+			"a script returns t unchanged",
+			topology.Bolt{Script: inline("function convert(t) { return t }")},
+			`{"a": 1.50}`,
+			[]string{`default {"a": 1.50}`},
 		},
 		{"a script returns nothing", topology.Bolt{Script: inline("function convert(t) {}")}, `{"a":1}`, nil},
 		{
-			"a script emits on streams, and set and drop apply to each", topology.Bolt{
+			"a script emits on streams, and set and drop apply to each",
+			topology.Bolt{
 				Script: inline(`function convert(t, ctx) { ctx.emit("bad", {a: 1, x: 0}); return [{a: 2}, {a: ctx.params.p, device: ctx.device}] }`),
 				Set:    []topology.Assignment{set("b", "a + 1")}, Drop: []string{"x"},
 			},
-			`{}`, []string{`bad {"a":1,"b":2}`, `default {"a":2,"b":3}`, `default {"a":7,"device":"m1","b":8}`},
+			`{}`,
+			[]string{`bad {"a":1,"b":2}`, `default {"a":2,"b":3}`, `default {"a":7,"device":"m1","b":8}`},
 		},
 		{
-			"where is asked before the script", topology.Bolt{Where: expr("a == 1"), Script: inline("function convert(t) { throw 1 }")},
+			"where is asked before the script",
+			topology.Bolt{Where: expr("a == 1"), Script: inline("function convert(t) { throw 1 }")},
 			`{"a":2}`, nil,
 		},
 	} {
