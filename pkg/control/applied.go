@@ -8,10 +8,10 @@ import (
 
 // Applied is a topology as it stands in the bucket: what every service plans from.
 type Applied struct {
-	Revision  uint32            `json:"revision"`
-	Paused    bool              `json:"paused"`     // spouts emit nothing new
+	Revision uint32 `json:"revision"`
+	Paused   bool   `json:"paused"` // spouts emit nothing new
 	// Rested: the pause began with nothing under way, so nothing above the floors has left a trace downstream; a spout that starts emits nothing.
-	Rested    bool  `json:"rested,omitempty"`
+	Rested    bool              `json:"rested,omitempty"`
 	AppliedAt int64             `json:"applied_at"` // ms
 	Topology  topology.Document `json:"topology"`
 }

@@ -175,6 +175,7 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 			return last, err
 		}
 	}
+	partitions := 0
 	err = c.until(ctx, timeout, func() (string, error) {
 		seen, err := c.members(ctx, name)
 		if err != nil {
@@ -183,6 +184,10 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 		var missing []string
 		for _, l := range seen {
 			missing = append(append(missing, open(l)...), busy(l)...)
+		}
+		partitions = max(partitions, known(seen))
+		if n := partitions - read(seen); n > 0 {
+			missing = append(missing, fmt.Sprintf("no spout reads %d of %d partitions", n, partitions))
 		}
 		queued, err := c.queued(ctx, name)
 		if what := crowd(queued); what != "" {
@@ -215,6 +220,25 @@ func busy(l member.Member) (missing []string) {
 		}
 	}
 	return missing
+}
+
+// known is how many partitions the spouts say that there are.
+func known(seen map[string]member.Member) (n int) {
+	for _, m := range seen {
+		n = max(n, m.Partitions)
+	}
+	return n
+}
+
+// read counts the partitions that somebody reads. Of one that nobody does, because its reader has died, nobody can say what had been emitted.
+func read(seen map[string]member.Member) int {
+	marks := map[string]bool{}
+	for _, m := range seen {
+		for _, k := range m.Marks {
+			marks[fmt.Sprint(k.Topic, "/", k.Partition)] = true
+		}
+	}
+	return len(marks)
 }
 
 // open says what of a spout is not at rest: still emitting, or not complete.

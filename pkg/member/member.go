@@ -16,14 +16,15 @@ type Member struct {
 	Leaving  bool    `json:"leaving,omitempty"`
 	Tasks    []int32 `json:"tasks"`
 
-	Marks     []Mark `json:"marks,omitempty"`      // of a spout: how far its partitions are
-	Logs      []Log  `json:"logs,omitempty"`       // of a spout: how far the topology's own logs are that it owns
-	Oldest    int64  `json:"oldest,omitempty"`     // ms: emission of the oldest open root
-	LastError string `json:"last_error,omitempty"` // and when
-	ErrorAt   int64  `json:"error_at,omitempty"`
-	In        int64  `json:"in"`
-	Out       int64  `json:"out"`
-	Failed    int64  `json:"failed"`
+	Partitions int    `json:"partitions,omitempty"` // of a spout: how many there are, whoever reads them
+	Marks      []Mark `json:"marks,omitempty"`      // of a spout: how far its partitions are
+	Logs       []Log  `json:"logs,omitempty"`       // of a spout: how far the topology's own logs are that it owns
+	Oldest     int64  `json:"oldest,omitempty"`     // ms: emission of the oldest open root
+	LastError  string `json:"last_error,omitempty"` // and when
+	ErrorAt    int64  `json:"error_at,omitempty"`
+	In         int64  `json:"in"`
+	Out        int64  `json:"out"`
+	Failed     int64  `json:"failed"`
 }
 
 // Mark is one partition's progress in event time.

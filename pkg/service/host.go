@@ -123,6 +123,9 @@ func (h *host) own(ctx context.Context) {
 				}
 			}
 		}
+		if h.lease.valid() {
+			_ = h.disown
+		}
 		h.lease.update(func(m *member.Member) { m.Tasks = tasksOf(mine) })
 		if ctx.Err() != nil && len(mine) == 0 {
 			return
@@ -153,6 +156,24 @@ func (h *host) shed(mine map[int32]*owned, wanted map[int32]bool) {
 		}
 		if !h.lease.valid() {
 			o.kill()
+		}
+	}
+}
+
+// disown removes this worker's claims on tasks that it neither runs nor is to run: from before it was killed, or from when the release did not get
+// through. As long as this worker is alive, nobody else would touch them.
+func (h *host) disown(ctx context.Context, mine map[int32]*owned, wanted map[int32]bool) {
+	for t := range int32(h.node.Tasks) {
+		what := strconv.Itoa(int(t))
+		held, _ := h.roster.owner(h.node.ID, what)
+		if held.worker != h.Name || mine[t] != nil || wanted[t] {
+			continue
+		}
+		release, cancel := context.WithTimeout(ctx, h.renewal())
+		err := h.leases.Delete(release, member.OwnKey(h.plan.Topology.Name, h.node.ID, what), held.revision)
+		cancel()
+		if err != nil {
+			return // the next look is soon, and may find that it has been released
 		}
 	}
 }

@@ -203,6 +203,7 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 	go func() {
 		look := time.NewTicker(time.Second)
 		defer look.Stop()
+		at := p.Start()
 		for ctx.Err() == nil {
 			records, next, err := p.Next(ctx)
 			if err != nil && ctx.Err() == nil {
@@ -210,10 +211,10 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 				sleep(ctx, time.Second)
 				continue
 			}
-			for taken := len(records) == 0; !taken; {
+			for taken := next == at; !taken; { // it may have moved past what is no record, such as a transaction's marker
 				select {
 				case ch <- fetched{records, next}:
-					taken = true
+					taken, at = true, next
 				case <-look.C:
 					if err := p.Look(ctx); err != nil && ctx.Err() == nil {
 						h.failed(where, "look at the log's end", err)
@@ -242,7 +243,7 @@ func (h *host) mark(p *spout.Partition, end int64, quiet, resting bool) {
 			came = rests(k) && !rests(marks[i])
 			marks[i] = k
 		}
-		m.Marks, m.Oldest, m.Tasks = marks, 0, nil
+		m.Marks, m.Oldest, m.Tasks, m.Partitions = marks, 0, nil, h.Source.Partitions()
 		for _, k := range marks {
 			m.Tasks = append(m.Tasks, int32(k.Partition))
 			if k.Oldest > 0 && (m.Oldest == 0 || k.Oldest < m.Oldest) {

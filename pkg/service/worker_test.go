@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,8 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -314,6 +317,54 @@ func TestReplicas(t *testing.T) {
 	if len(workers) != 3 {
 		t.Errorf("only %v took part", workers)
 	}
+}
+
+// TestClaimThatWasNotReleased leaves a claim on a task in the name of a worker that lives and is not to run it.
+func TestClaimThatWasNotReleased(t *testing.T) {
+	m := newMesh(t)
+	build := func(context.Context, Node) (bolt.Bolt, error) { return &tally{}, nil }
+	m.worker(topology.KindSpout, "s1", nil)
+	names := []string{"w1", "w2", "w3"}
+	gone, task, wrong, right := "w1", int32(-1), "", ""
+	before := partition.Assign("count", 4, names)
+	for i, w := range partition.Assign("count", 4, names[1:]) {
+		if before[i] == gone {
+			task, right, wrong = int32(i), w, map[string]string{"w2": "w3", "w3": "w2"}[w]
+		}
+	}
+	stops := map[string]func(){}
+	for _, w := range names {
+		stops[w] = m.worker("tally", w, build)
+	}
+	m.apply(fmt.Sprintf(tallyYAML, "5s"))
+	took := func(worker string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(seen[trace.Changed](m), func(e trace.Changed) bool {
+				return e.Worker == worker && e.Where.Task == task && e.What == "task taken"
+			})
+		}
+	}
+	m.until("the task is taken", took(gone))
+	conn, err := jetstream.Connect(t.Context(), jetstream.Options{URL: m.stack.NATSURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	leases, err := conn.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := member.OwnKey("tally", "count", fmt.Sprint(task))
+	m.until("the claim is the right worker's", func() bool {
+		e, err := leases.Load(t.Context(), key)
+		if err != nil || string(e.Value) != gone {
+			return false
+		}
+		_, err = leases.Store(t.Context(), key, []byte(wrong), e.Revision, 0)
+		return err == nil
+	})
+	stops[gone]()
+	m.until(right+" takes the task", took(right))
 }
 
 // TestOverdueRootNamesItsHolder holds one tuple until its root is overdue, and reads who is blamed.
