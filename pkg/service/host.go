@@ -124,7 +124,7 @@ func (h *host) own(ctx context.Context) {
 			}
 		}
 		if h.lease.valid() {
-			_ = h.disown
+			h.disown(ctx, mine, wanted)
 		}
 		h.lease.update(func(m *member.Member) { m.Tasks = tasksOf(mine) })
 		if ctx.Err() != nil && len(mine) == 0 {
