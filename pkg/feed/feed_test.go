@@ -264,7 +264,7 @@ func TestFeedRefuses(t *testing.T) {
 		"no file":      {options("127.0.0.1:1"), "no file"},
 		"no such file": {options("127.0.0.1:1", "/nowhere.csv"), "/nowhere.csv"},
 		"a copy":       {options("127.0.0.1:1", same, other), "same content"},
-		"no broker":    {options("127.0.0.1:1", same), "127.0.0.1:1 does not answer"},
+		"no broker":    {options("127.0.0.1:1", same), "127.0.0.1:1 do not answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Run(t.Context(), c.o); err == nil || !strings.Contains(err.Error(), c.want) {
