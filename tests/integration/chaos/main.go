@@ -58,6 +58,9 @@ func all(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("seed %d: %w", s.seed, err)
 		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("seed %d: %w", s.seed, ctx.Err())
+		}
 		fmt.Println(r)
 		if len(r.problems) > 0 {
 			wrong++
