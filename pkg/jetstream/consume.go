@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,7 +25,8 @@ const ahead = 2
 
 // Inbox is a consumer of one task's frames, or of a shared input. It implements bolt.Inbox.
 type Inbox struct {
-	lost     func() bool // whether the connection was interrupted since the task was taken; never for a shared input, which has no order
+	lost     func() bool // whether the connection was interrupted since the task was taken; nil for a shared input, which has no order
+	gap      atomic.Bool // a delivery is missing
 	messages jetstream.MessagesContext
 	ready    chan jetstream.Msg
 	failed   chan error
@@ -65,11 +67,8 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 	if err != nil {
 		return nil, fmt.Errorf("create consumer %s: %w", name, err)
 	}
-	in, err := open(consumer, batch)
-	if err == nil {
-		in.lost = func() bool { return c.nc.Stats().Reconnects != reconnects }
-	}
-	return in, err
+	lost := func() bool { return c.nc.Stats().Reconnects != reconnects }
+	return open(consumer, batch, slack, lost)
 }
 
 // Join competes for the frames of a shared input.
@@ -78,18 +77,22 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 	if err != nil {
 		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
 	}
-	return open(consumer, batch)
+	return open(consumer, batch, 1, nil)
 }
 
-func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
+// slack is how much larger the client's channel of an owned task is than what the server hands out before an acknowledgement: heartbeats and other status
+// messages take places in it too, and what finds no place is dropped.
+const slack = 4
+
+func open(consumer jetstream.Consumer, batch, slack int, lost func() bool) (*Inbox, error) {
 	// The heartbeat bounds how long a lost wake-up can stall a pull; a missing one (a busy machine) makes the client pull again, no more.
-	m, err := consumer.Messages(jetstream.PullMaxMessages(ahead*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond),
+	m, err := consumer.Messages(jetstream.PullMaxMessages(slack*ahead*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond),
 		jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return nil, fmt.Errorf("pull: %w", err)
 	}
 	in := &Inbox{
-		lost: func() bool { return false }, messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{}),
+		lost: lost, messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{}),
 		closing: make(chan struct{}), held: map[string]jetstream.Msg{},
 	}
 	go in.pump()
@@ -97,16 +100,21 @@ func open(consumer jetstream.Consumer, batch int) (*Inbox, error) {
 	return in, nil
 }
 
-// pump moves messages from the pull to where Fetch can see how many there are. For an owned task there is room for all that the server hands out, so
-// the pull's own channel never fills up: the client would drop what does not fit there.
+// pump moves messages from the pull to where Fetch can see how many there are. The server numbers what it hands out to a consumer: when a number is
+// missing the client has dropped a message, and the frames behind it must not overtake it.
 func (in *Inbox) pump() {
 	defer close(in.done)
-	for {
+	for delivery := uint64(1); ; delivery++ {
 		m, err := in.messages.Next()
 		if err != nil {
 			in.failed <- err
 			close(in.ready)
 			return
+		}
+		if in.lost != nil {
+			if meta, err := m.Metadata(); err != nil || meta.Sequence.Consumer != delivery {
+				in.gap.Store(true)
+			}
 		}
 		in.mu.Lock()
 		in.held[m.Reply()] = m
@@ -139,7 +147,7 @@ func (in *Inbox) keep(every time.Duration) {
 var (
 	// ErrReplaced says that the consumer is gone: another owner has taken the task.
 	ErrReplaced = errors.New("the consumer has been replaced by another owner's")
-	// ErrInterrupted says that the connection was lost and is back. What the server had handed out may never have arrived, and it would wait for the
+	// ErrInterrupted says that the connection was lost and is back, or that a delivery is missing. What the server had handed out may never have arrived, and it would wait for the
 	// acknowledgement of that while the frames behind go first: the task must be taken again.
 	ErrInterrupted = errors.New("the connection was interrupted: the task begins again at the first frame that is not acknowledged")
 )
@@ -147,7 +155,7 @@ var (
 // Fetch implements bolt.Inbox.
 func (in *Inbox) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 	out, err := in.fetch(ctx, most)
-	if in.lost() { // asked last: what came over the new connection must not get out
+	if in.lost != nil && (in.gap.Load() || in.lost()) { // asked last: what came over the new connection must not get out
 		return nil, ErrInterrupted
 	}
 	return out, err
