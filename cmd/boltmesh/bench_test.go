@@ -70,6 +70,10 @@ func TestTrials(t *testing.T) {
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			r, err := f.try(t.Context(), s)
+			for longer := *f; err == nil && r.TuplesPerS == 0 && !s.idle && longer.measure < 20*time.Second; { // a machine that has much else to do
+				longer.measure *= 4
+				r, err = longer.try(t.Context(), s)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
