@@ -152,8 +152,8 @@ func (w *world) feed(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil || tries == 100 {
 			return err
 		}
-		first, _, _ := strings.Cut(err.Error(), "\n")
-		w.say("feed again: %s", first)
+		said := strings.Split(strings.TrimSpace(err.Error()), "\n")
+		w.say("feed again: %s", said[len(said)-1])
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
