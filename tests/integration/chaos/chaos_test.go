@@ -17,7 +17,7 @@ func TestChaosShort(t *testing.T) {
 	dir := t.TempDir()
 	s := settings{
 		bin: filepath.Join(dir, "bin"), dir: filepath.Join(dir, "run"),
-		seed: 1, readings: 20_000, devices: 100, replicas: 3, rate: 600, every: 2 * time.Second, patience: 2 * time.Minute,
+		seed: 2, readings: 12_000, devices: 100, replicas: 3, rate: 400, every: 3 * time.Second, patience: 3 * time.Minute,
 	}
 	if err := mesh.Build(t.Context(), s.bin); err != nil {
 		t.Fatal(err)
