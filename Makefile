@@ -30,8 +30,8 @@ vet: ## go vet
 unit: tools ## tests of pkg and services, with -race
 	$(GO) test -race -timeout 10m ./pkg/... ./services/...
 
-integration: tools ## tests of everything else, on real servers
-	$(GO) test -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
+integration: tools ## tests of everything else, on real servers, one package at a time: each starts a mesh of processes
+	$(GO) test -p 1 -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
 
 tools: ## install and build the real servers for integration tests (into BOLTMESH_TOOLS, by default .cache/tools)
 	@tests/tools/build.sh
