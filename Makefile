@@ -12,7 +12,7 @@ BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build test vet unit integration tools lint fmt fuzz sim chaos bench clean
+.PHONY: help build test vet unit integration tools lint fmt fuzz sim chaos chaos-short bench clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ unit: tools ## tests of pkg and services, with -race
 	$(GO) test -race -timeout 10m ./pkg/... ./services/...
 
 integration: tools ## tests of everything else, on real servers, one package at a time: each starts a mesh of processes
-	$(GO) test -p 1 -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
+	$(GO) test -p 1 -timeout 25m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
 
 tools: ## install and build the real servers for integration tests (into BOLTMESH_TOOLS, by default .cache/tools)
 	@tests/tools/build.sh
@@ -57,6 +57,9 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 
 sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
 	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Counterexamples' -seeds $(SEEDS) -seed $(SEED)
+
+chaos-short: tools ## one small run of chaos, about two minutes, on a machine that does nothing else
+	$(GO) test -tags chaos -run TestChaosShort -v -timeout 10m ./tests/integration/chaos
 
 chaos: tools ## real servers and three replicas of each service, killed and paused from a seed, RUNS=20 SEED=1 CHAOSFLAGS="-readings 20000"
 	$(GO) run ./tests/integration/chaos -runs $(RUNS) -seed $(SEED) $(CHAOSFLAGS)

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds what a test waits for; a loaded machine with two cores needs a part of it.
-const patience = 90 * time.Second
+const patience = 5 * time.Minute
 
 // start runs a mesh for the length of a test. A failed test is shown the end of every log, and a process that has ended by itself fails it.
 func start(t *testing.T, o mesh.Options) *mesh.Mesh {
