@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/boltmesh/boltmesh/tests/integration/mesh"
 )
 
 func TestPlanComesFromTheSeed(t *testing.T) {
