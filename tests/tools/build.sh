@@ -57,10 +57,10 @@ build_go() { # build_go NAME PACKAGE [FLAG...]
   go -C "$here" build -mod=readonly -ldflags='-s -w' "${@:3}" -o "$tools/.$1.new" "$2"
 }
 
-# FerretDB is built from a copy with three lines changed. 1.24.2 keeps the query of every matched update of a command open,
+# FerretDB is built from a copy with four lines changed. 1.24.2 keeps the query of every matched update of a command open,
 # each on a connection of its own, until the command ends: 100 of them, from one command or from several at once, wait for
 # a 101st connection for ever. And it finds a document by its _id only if the filter has nothing else; otherwise it reads
-# the collection. And it does not say, as MongoDB does, which index a duplicate key is in, so that the product has to ask.
+# the collection; and then still reads all of it, as the lookup is not the expression that the index is on. And it does not say, as MongoDB does, which index a duplicate key is in, so that the product has to ask.
 build_ferretdb() {
   local copy=$tools/.ferretdb.src source
   rm -rf "$copy"
@@ -69,6 +69,7 @@ build_ferretdb() {
   cp -r --no-preserve=mode "$source" "$copy"
   change "$copy/internal/handler/msg_update.go" 's/^\t\tresult, err := common\.UpdateDocument(.*/&\n\t\tcloser.Close()/'
   change "$copy/internal/handler/msg_insert.go" 's/`E11000 duplicate key error collection: %s\.%s`, params\.DB, params\.Collection)/`E11000 duplicate key error collection: %s.%s%s`, params.DB, params.Collection, map[bool]string{true: " index: _id_ dup key"}[strings.Contains(err.Error(), "_id_")])/; s/^\t"slices"$/&\n\t"strings"/'
+  change "$copy/internal/backends/sqlite/metadata/metadata.go" "s/->'\$\._id'/->'_id'/"
   change "$copy/internal/backends/sqlite/collection.go" 's/params\.Filter\.Len() == 1/params.Filter.Len() > 0/'
   cp "$here/go.mod" "$tools/.ferretdb.mod"
   cp "$here/go.sum" "$tools/.ferretdb.sum"
