@@ -79,6 +79,7 @@ type metrics struct {
 	overdue                           *prometheus.CounterVec
 	lost                              *prometheus.CounterVec
 	lostSpans, lostLogs, unexported   prometheus.Counter
+	caches                            *caches
 
 	mu       sync.Mutex
 	progress map[source]progress
@@ -138,6 +139,7 @@ func newMetrics(registry *prometheus.Registry, o Options) *metrics {
 	}
 	m.cells.Store(&map[place]*cell{})
 	m.lostSpans, m.lostLogs = m.lost.WithLabelValues("span"), m.lost.WithLabelValues("log")
+	m.caches = newCaches(registry)
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "boltmesh_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"service": o.Service, "version": o.Version, "worker": o.Worker},
@@ -204,6 +206,8 @@ func (m *metrics) count(event trace.Event) {
 		m.mu.Unlock()
 	case trace.Failed:
 		m.at(&e.Where).add(errored, 1)
+	case trace.Cached:
+		m.caches.count(&e)
 	}
 }
 

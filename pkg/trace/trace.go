@@ -147,6 +147,16 @@ type Changed struct {
 	Epoch    uint64
 }
 
+// Cached reports how one of a worker's caches has served all its loops since the last report.
+type Cached struct {
+	Where
+	Cache   string
+	Hits    int64 // found
+	Misses  int64 // not found
+	Loads   int64 // round trips to what is behind the cache
+	Entries int   // held now, approximately
+}
+
 func (Handled) event()   {}
 func (Stepped) event()   {}
 func (Received) event()  {}
@@ -156,3 +166,4 @@ func (Overdue) event()   {}
 func (Progress) event()  {}
 func (Failed) event()    {}
 func (Changed) event()   {}
+func (Cached) event()    {}
