@@ -44,7 +44,7 @@ func (k *Kafka) Partitions() int { return int(k.partitions.Load()) }
 // Run implements service.Source.
 func (k *Kafka) Run(stop, hard context.Context, o service.SourceOptions, handle func(context.Context, service.Partition)) error {
 	g := &kafka.Group{
-		Kafka: o.Kafka, ID: o.Group, Records: o.Records, Failed: o.Failed,
+		Kafka: o.Kafka, ID: o.Group, Records: o.Records, Failed: o.Failed, Processed: o.Processed,
 		Handle: func(ctx context.Context, p *kafka.Partition) { handle(ctx, p) },
 	}
 	return g.Run(stop, hard, &k.partitions)

@@ -179,6 +179,10 @@ func (s store) Read(ctx context.Context, topology, log string, from int64, limit
 	return entries, length, floor, err
 }
 
+func (s store) Advance(ctx context.Context, topology, log string, generation uint32, floor int64) error {
+	return s.write(func() error { return s.Memory.Advance(ctx, topology, log, generation, floor) })
+}
+
 func (s store) SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error {
 	return s.write(func() error { return s.Memory.SetFloor(ctx, topology, log, generation, floor) })
 }

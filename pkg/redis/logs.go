@@ -89,8 +89,18 @@ func (s *Store) Read(ctx context.Context, topology, log string, from int64, limi
 
 // SetFloor implements state.Logs.
 func (s *Store) SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error {
+	return s.setFloor(ctx, topology, log, generation, floor, 0)
+}
+
+// Advance implements state.Logs.
+func (s *Store) Advance(ctx context.Context, topology, log string, generation uint32, floor int64) error {
+	return s.setFloor(ctx, topology, log, generation, floor, 1)
+}
+
+// setFloor raises a log's floor, beyond its end too if beyond is 1.
+func (s *Store) setFloor(ctx context.Context, topology, log string, generation uint32, floor int64, beyond int) error {
 	p := logKey(topology, log)
-	done, err := setFloorScript.Run(ctx, s.client, []string{p + ".generation", p + ".floor", p + ".entries"}, generation, floor).Int()
+	done, err := setFloorScript.Run(ctx, s.client, []string{p + ".generation", p + ".floor", p + ".entries"}, generation, floor, beyond).Int()
 	if err = refusal(done, err); err != nil {
 		return fmt.Errorf("floor %d of log %s of %s: %w", floor, log, topology, err)
 	}

@@ -34,6 +34,9 @@ type SourceOptions struct {
 	Group    string
 	Records  int // most records handed over at once
 	Failed   func(doing string, err error)
+	// Processed returns the offset of a partition below which everything is processed, as noted last; 0 when nothing is. A group that has committed
+	// less, or nothing, must be refused: it was set back by hand.
+	Processed func(ctx context.Context, topic string, partition int) (floor int64, err error)
 }
 
 // Partition is one assigned partition.
@@ -76,18 +79,24 @@ func (h *host) spout(ctx context.Context) {
 	}
 	o := SourceOptions{
 		Topology: h.plan.Topology.Name, Kafka: kafka, Group: group, Records: h.rootSize(),
-		Failed: func(doing string, err error) { h.failed(h.at(), doing, err) },
+		Failed:    func(doing string, err error) { h.troubled(h.at(), doing, err) },
+		Processed: h.processed,
 	}
 	h.repeat(ctx, func() error {
 		return h.Source.Run(ctx, h.hard, o, func(assigned context.Context, p Partition) {
 			where := h.at()
 			where.Task = int32(p.Index())
 			if err := h.partition(ctx, assigned, where, p); err != nil && assigned.Err() == nil && !errors.Is(err, spout.ErrStale) {
-				h.failed(where, "run the partition", err)
-				h.lease.update(func(m *member.Member) { m.LastError, m.ErrorAt = err.Error(), time.Now().UnixMilli() })
+				h.troubled(where, "run the partition", err)
 			}
 		})
 	})
+}
+
+// troubled tells of an error, also in the lease.
+func (h *host) troubled(where trace.Where, doing string, err error) {
+	h.failed(where, doing, err)
+	h.lease.update(func(m *member.Member) { m.LastError, m.ErrorAt = err.Error(), time.Now().UnixMilli() })
 }
 
 type fetched struct {
@@ -98,7 +107,7 @@ type fetched struct {
 // partition runs one partition until assigned ends. When ctx ends it emits nothing more and waits for open roots, as long as the drain lasts.
 func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Partition) error {
 	name, spec := h.plan.Topology.Name, h.plan.Topology.Spout
-	log := fmt.Sprintf("kafka/%s/%d/%s", p.Topic(), p.Index(), spec.Kafka.Incarnation)
+	log := h.kafkaLog(p.Topic(), p.Index())
 	generation, err := h.Logs.Raise(assigned, name, log)
 	if err != nil {
 		return fmt.Errorf("raise the generation of %s: %w", log, err)
@@ -109,10 +118,12 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 		return err
 	}
 	defer stop()
+	commit, written := h.noted(assigned, where, log, generation, p)
+	defer written()
 	part := spout.NewPartition(spout.Options{
 		Where: where, Origin: origin, Generation: generation, Floor: p.Start(), Revision: h.revision,
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
-		Outbox: h.outbox, Clock: clock{}, Sink: h.Sink, Commit: p.Commit, Holders: h.holders,
+		Outbox: h.outbox, Clock: clock{}, Sink: h.Sink, Commit: commit, Holders: h.holders,
 	}, spout.PartitionOptions{
 		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,

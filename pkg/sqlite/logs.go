@@ -117,6 +117,15 @@ func (s *State) Read(ctx context.Context, topology, log string, from int64, limi
 
 // SetFloor implements state.Logs.
 func (s *State) SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error {
+	return s.setFloor(ctx, topology, log, generation, floor, false)
+}
+
+// Advance implements state.Logs.
+func (s *State) Advance(ctx context.Context, topology, log string, generation uint32, floor int64) error {
+	return s.setFloor(ctx, topology, log, generation, floor, true)
+}
+
+func (s *State) setFloor(ctx context.Context, topology, log string, generation uint32, floor int64, beyond bool) error {
 	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		l, err := w.log(ctx, topology, log)
 		switch {
@@ -124,7 +133,7 @@ func (s *State) SetFloor(ctx context.Context, topology, log string, generation u
 			return err
 		case generation == 0 || l.generation != generation:
 			return state.ErrFenced
-		case floor > l.length:
+		case floor > l.length && !beyond:
 			return state.ErrConflict
 		case floor <= l.floor:
 			return nil
@@ -132,7 +141,7 @@ func (s *State) SetFloor(ctx context.Context, topology, log string, generation u
 		if err := w.exec(ctx, "DELETE FROM entry WHERE log = ? AND number < ?", l.id, floor); err != nil {
 			return err
 		}
-		return w.exec(ctx, "UPDATE log SET floor = ? WHERE id = ?", floor, l.id)
+		return w.exec(ctx, "UPDATE log SET floor = ?, length = ? WHERE id = ?", floor, max(floor, l.length), l.id)
 	})
 	if err != nil {
 		return fmt.Errorf("floor %d of log %s of %s: %w", floor, log, topology, err)

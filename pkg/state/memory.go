@@ -246,12 +246,23 @@ func (m *Memory) Read(_ context.Context, topology, log string, from int64, limit
 
 // SetFloor implements Logs.
 func (m *Memory) SetFloor(_ context.Context, topology, log string, generation uint32, floor int64) error {
+	return m.setFloor(topology, log, generation, floor, false)
+}
+
+// Advance implements Logs.
+func (m *Memory) Advance(_ context.Context, topology, log string, generation uint32, floor int64) error {
+	return m.setFloor(topology, log, generation, floor, true)
+}
+
+func (m *Memory) setFloor(topology, log string, generation uint32, floor int64, beyond bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.log(topology, log)
 	switch {
 	case generation == 0 || l.generation != generation:
 		return fmt.Errorf("floor of log %s of %s in generation %d: %w", log, topology, generation, ErrFenced)
+	case floor > l.length() && beyond:
+		l.entries, l.floor = nil, floor
 	case floor > l.length():
 		return fmt.Errorf("floor %d of log %s of %s: %w", floor, log, topology, ErrConflict)
 	case floor > l.floor:

@@ -116,6 +116,8 @@ type Logs interface {
 	// SetFloor raises the log's floor, provided the generation is the current one; a lower floor changes nothing, one beyond the log's length is
 	// ErrConflict. Entries below it are forgotten, their indexes never reused.
 	SetFloor(ctx context.Context, topology, log string, generation uint32, floor int64) error
+	// Advance is SetFloor for a log whose entries are kept elsewhere, a Kafka partition: the floor may lie beyond the length, which then follows it.
+	Advance(ctx context.Context, topology, log string, generation uint32, floor int64) error
 	// DropLogs deletes all logs of a topology. Their generations are raised and stay: an owner from before can never be taken for one after.
 	DropLogs(ctx context.Context, topology string) error
 }

@@ -178,6 +178,31 @@ func testLogFloor(t *logTest) {
 	t.holds("tick", 0, 10, 6, 5, "5")
 }
 
+// testAdvance: the floor of a log whose entries are elsewhere.
+func testAdvance(t *logTest) {
+	const log = "kafka/readings/0/"
+	advance := func(generation uint32, floor int64, reason error) {
+		t.Helper()
+		if err := t.logs.Advance(background, t.topology, log, generation, floor); !errors.Is(err, reason) {
+			t.Errorf("advance to %d in generation %d: %v, want %v", floor, generation, err, reason)
+		}
+	}
+	advance(0, 5, state.ErrFenced)
+	advance(1, 5, state.ErrFenced)
+	g := t.raise(log)
+	advance(g, 1<<40, nil)
+	t.holds(log, 0, 10, 1<<40, 1<<40)
+	advance(g, 7, nil) // lower: changes nothing
+	t.holds(log, 0, 10, 1<<40, 1<<40)
+	t.append(log, g, 1<<40, "an entry")
+	t.holds(log, 0, 10, 1<<40+1, 1<<40, "an entry")
+	next := t.raise(log)
+	advance(g, 1<<41, state.ErrFenced)
+	t.holds(log, 0, 10, 1<<40+1, 1<<40, "an entry")
+	advance(next, 1<<41, nil)
+	t.holds(log, 0, 10, 1<<41, 1<<41)
+}
+
 func testDropLogs(t *logTest) {
 	other := &logTest{t.T, t.logs, t.topology + "x"}
 	for _, l := range []*logTest{t, other} {

@@ -164,6 +164,10 @@ func testLogProperty(t *logTest) {
 				l, g, floor := log.Draw(r, "log"), generation.Draw(r, "generation"), rapid.Int64Range(-1, 6).Draw(r, "floor")
 				both("floor", func(s state.Logs) (any, error) { return nil, s.SetFloor(background, topology, l, g, floor) })
 			},
+			"advance": func(r *rapid.T) {
+				l, g, floor := log.Draw(r, "log"), generation.Draw(r, "generation"), rapid.Int64Range(-1, 6).Draw(r, "floor")
+				both("advance", func(s state.Logs) (any, error) { return nil, s.Advance(background, topology, l, g, floor) })
+			},
 			"read": func(r *rapid.T) {
 				l, from, limit := log.Draw(r, "log"), rapid.Int64Range(0, 8).Draw(r, "from"), rapid.IntRange(0, 4).Draw(r, "limit")
 				both("read", func(s state.Logs) (any, error) {

@@ -60,6 +60,7 @@ func Run(t *testing.T, open Open) {
 		{"append once", testAppendOnce},
 		{"concurrent append once", testConcurrentAppendOnce},
 		{"log floor", testLogFloor},
+		{"advance", testAdvance},
 		{"drop logs", testDropLogs},
 		{"any history of a log equals memory's", testLogProperty},
 	}

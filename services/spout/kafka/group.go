@@ -38,6 +38,9 @@ type Group struct {
 	// Handle runs one partition until its context ends or the drain is over. It is called on a goroutine of its own.
 	Handle func(ctx context.Context, p *Partition)
 	Failed func(doing string, err error)
+	// Processed returns the offset of a partition below which everything is known to be processed, whatever the group has committed; 0 when nothing
+	// is known. A group that has committed less was set back by hand, and is refused. nil: nothing is known of any partition.
+	Processed func(ctx context.Context, topic string, partition int) (floor int64, err error)
 
 	client     *kafka.Client
 	partitions *atomic.Int64
@@ -222,6 +225,9 @@ func (p *Partition) begin(ctx context.Context, committed int64) error {
 		return err
 	}
 	p.end.Store(last)
+	if err := p.setBack(ctx, committed); err != nil {
+		return err
+	}
 	switch {
 	case committed > last:
 		return fmt.Errorf("the group has committed offset %d, but the log ends at %d: if the topic was created anew, give spout.kafka.incarnation another value and the group another name", committed, last)
@@ -240,6 +246,25 @@ func (p *Partition) begin(ctx context.Context, committed int64) error {
 		return p.Commit(ctx, p.start)
 	}
 	return nil
+}
+
+// setBack refuses a group that has committed less than is processed: what lies between would come again under ids that everybody has counted as done,
+// and vanish without a word.
+func (p *Partition) setBack(ctx context.Context, committed int64) error {
+	if p.group.Processed == nil {
+		return nil
+	}
+	floor, err := p.group.Processed(ctx, p.topic, p.id)
+	if err != nil || max(committed, 0) >= floor {
+		return err
+	}
+	has := fmt.Sprintf("offset %d", committed)
+	if committed < 0 {
+		has = "nothing"
+	}
+	return fmt.Errorf("group %s has committed %s for %s/%d, but everything below offset %d is processed: the group was set back or deleted, or the topic created anew, "+
+		"and what lies below would be dropped as known. To process it again, give spout.kafka.incarnation another value; to go on, set the group to offset %[5]d, while no spout runs",
+		p.group.ID, has, p.topic, p.id, floor)
 }
 
 // configured is where a group begins that has committed nothing.

@@ -132,6 +132,14 @@ type member struct {
 // join runs a member. Without a handler, a partition is held until its assignment or the member ends.
 func (b *broker) join(group, begin string, handle func(ctx, stop context.Context, p *kafka.Partition)) *member {
 	b.t.Helper()
+	return b.joinKnowing(group, begin, handle, nil)
+}
+
+// joinKnowing is join for a member that knows how far partitions are processed.
+func (b *broker) joinKnowing(
+	group, begin string, handle func(ctx, stop context.Context, p *kafka.Partition), processed func(context.Context, string, int) (int64, error),
+) *member {
+	b.t.Helper()
 	m := &member{t: b.t, given: make(chan *kafka.Partition, 100), failed: make(chan string, 100), done: make(chan error, 1)}
 	stop, cancel := context.WithCancel(context.Background())
 	hard, kill := context.WithCancel(context.Background())
@@ -145,7 +153,8 @@ func (b *broker) join(group, begin string, handle func(ctx, stop context.Context
 			m.given <- p
 			handle(ctx, stop, p)
 		},
-		Failed: func(doing string, err error) { m.failed <- doing + ": " + err.Error() },
+		Failed:    func(doing string, err error) { m.failed <- doing + ": " + err.Error() },
+		Processed: processed,
 	}
 	go func() { m.done <- g.Run(stop, hard, &m.count) }()
 	b.t.Cleanup(func() { kill(); m.leave() })
@@ -281,6 +290,65 @@ func TestStart(t *testing.T) {
 			records := read(t, p, 20)
 			if int64(len(records)) != 20-c.want || len(records) > 0 && records[0].Offset != c.want {
 				t.Errorf("%d records, want those from %d", len(records), c.want)
+			}
+		})
+	}
+}
+
+// TestSetBack: a group that has committed less than is processed is refused with the remedy, and keeps what it has committed.
+func TestSetBack(t *testing.T) {
+	t.Parallel()
+	b := start(t, 1)
+	b.write(0, 0, 20)
+	for i, c := range []struct {
+		name      string
+		begin     string
+		committed int64 // -1: nothing
+		processed int64
+		err       error
+		told      []string // nothing: it begins
+	}{
+		{name: "nothing is known", committed: 5},
+		{name: "nothing is known of a new group", committed: -1},
+		{name: "all that is known is committed", committed: 12, processed: 12},
+		{name: "set forward", committed: 15, processed: 12},
+		{name: "set back", committed: 5, processed: 12, told: []string{
+			"group set-back-4 has committed offset 5 for readings/0", "below offset 12 is processed", "spout.kafka.incarnation", "set the group to offset 12",
+		}},
+		{name: "set back to the start", committed: 0, processed: 1, told: []string{"committed offset 0 for readings/0"}},
+		{name: "deleted", committed: -1, processed: 12, told: []string{"committed nothing for readings/0", "spout.kafka.incarnation"}},
+		{name: "deleted, to begin at the end", begin: "latest", committed: -1, processed: 12, told: []string{"committed nothing for readings/0"}},
+		{name: "the topic created anew, and so nothing committed", committed: -1, processed: 100, told: []string{"the topic created anew"}},
+		{name: "nobody can say", committed: 12, err: errors.New("no answer"), told: []string{"no answer"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := *b
+			b.t = t
+			group := fmt.Sprint("set-back-", i)
+			if c.committed >= 0 {
+				b.commit(group, c.committed)
+			}
+			m := b.joinKnowing(group, c.begin, nil, func(_ context.Context, of string, partition int) (int64, error) {
+				if of != topic || partition != 0 {
+					t.Errorf("asked for %s/%d", of, partition)
+				}
+				return c.processed, c.err
+			})
+			if c.told == nil {
+				if p := m.partition(); p.Start() != max(c.committed, 0) {
+					t.Errorf("begun at %d", p.Start())
+				}
+				return
+			}
+			got := m.failure()
+			for _, want := range c.told {
+				if !strings.Contains(got, want) {
+					t.Errorf("told %q, want %q", got, want)
+				}
+			}
+			if got := b.committed(group); got != c.committed {
+				t.Errorf("committed %d though it was refused", got)
 			}
 		})
 	}
