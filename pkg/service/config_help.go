@@ -14,6 +14,7 @@ func Help(service string) string {
 	b.WriteString("Every key can be given in a YAML file, in the environment or as a flag; the later of these wins.\n")
 	b.WriteString("Points in a key's name are levels in the file. Lists are separated by commas, or the flag is repeated.\n\n")
 	b.WriteString("      --config file\n          YAML file with any of the keys below. BOLTMESH_CONFIG names it too.\n")
+	b.WriteString("      --health\n          as the first argument: ask the service that runs with the same keys whether it is ready; 0 yes, 1 no.\n")
 	section := ""
 	for _, k := range configKeys(&c) {
 		if s, _, nested := strings.Cut(k.name, "."); nested && s != section {

@@ -31,8 +31,14 @@ func Main(kind string, build Build) { os.Exit(run(kind, build, nil)) }
 // MainSpout is Main for the spout, whose records come from source.
 func MainSpout(source Source) { os.Exit(run(topology.KindSpout, nil, source)) }
 
+// version is set by the linker where a release has a name: -ldflags "-X github.com/boltmesh/boltmesh/pkg/service.version=v1.2.3".
+var version string
+
 // Version returns what the binary was built from.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -50,6 +56,9 @@ func Version() string {
 }
 
 func run(kind string, build Build, source Source) int {
+	if len(os.Args) > 1 && os.Args[1] == healthFlag {
+		return health(kind, os.Args[2:], os.Environ())
+	}
 	config, err := LoadConfig(kind, os.Args[1:], os.Environ())
 	if errors.Is(err, ErrHelp) {
 		fmt.Print(Help(kind))
