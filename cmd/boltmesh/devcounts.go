@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"iter"
 	"os"
 	"sync"
 	"time"
@@ -150,6 +151,14 @@ func (a countedAlarm) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Colle
 		}
 	}
 	return err
+}
+
+// Prepare implements bolt.Preparer for alarms that do.
+func (a countedAlarm) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error {
+	if p, ok := a.Stateful.(bolt.Preparer); ok {
+		return p.Prepare(ctx, batch)
+	}
+	return nil
 }
 
 // bar shows how far the readings are, on a terminal; elsewhere it says so every few seconds.

@@ -6,6 +6,7 @@ package bolt
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -32,6 +33,13 @@ type Stateful interface {
 	Due(tick Tick) (until int64, ok bool)
 	// Tick handles one due group. Its agenda entry has been removed; the bolt adds it again if it wants to be called again.
 	Tick(ctx context.Context, tick Tick, group string, c *Collector) error
+}
+
+// Preparer is a bolt that looks at a batch before its tuples are executed, to load what they need in one round trip.
+type Preparer interface {
+	// Prepare gets the tuples of the batch in order, ticks left out; some of them may then not be executed. They are valid during the call. An error
+	// is an outage: it is called again, with the same tuples, until it succeeds.
+	Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error
 }
 
 // Finisher is a bolt that does its work once per batch, after all tuples were executed and before anything is published.

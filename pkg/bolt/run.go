@@ -117,6 +117,11 @@ func (r *run) execute(ctx context.Context) error {
 	if err := r.preload(ctx); err != nil {
 		return err
 	}
+	if p, ok := r.Bolt.(Preparer); ok {
+		if err := r.outage(ctx, func() error { return p.Prepare(ctx, r.tuples) }); err != nil {
+			return err
+		}
+	}
 	for i := range r.in {
 		d := &r.in[i]
 		if d.err != nil {
@@ -141,6 +146,25 @@ func (r *run) execute(ctx context.Context) error {
 		}
 	}
 	return r.finish(ctx)
+}
+
+// tuples yields what the batch will execute, and perhaps some that turn out to be handled already.
+func (r *run) tuples(yield func(*tuple.Tuple) bool) {
+	for i := range r.in {
+		d := &r.in[i]
+		if d.err != nil || d.frame.Revision != r.Revision {
+			continue
+		}
+		for k := range d.frame.Tuples {
+			t := &d.frame.Tuples[k]
+			if t.Stream == tuple.TickStream || t.Offset < r.floors[t.Root.Origin] {
+				continue
+			}
+			if !yield(t) {
+				return
+			}
+		}
+	}
 }
 
 // preload finds the groups of the batch and loads their keys in one round trip.
