@@ -111,14 +111,12 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 
 // service is how one replica of a kind is started.
 func (m *Mesh) service(kind, name string) servers.Program {
-	// SQLite below FerretDB lets one writer in, and the others poll: where one connection writes, none has to.
-	mongo := m.Mongo.URL + "?maxPoolSize=1"
 	return servers.Program{
 		Name: name, Ready: "/readyz", Hide: "BOLTMESH_", Env: []string{"BOLTMESH_KAFKA_BROKERS=" + m.Kafka.URL},
 		Argv: func(addr string) []string {
 			argv := []string{
 				filepath.Join(m.options.Bin, kind), "--worker", name, "--http", addr,
-				"--nats-url", m.NATS.URL, "--redis-url", m.Redis.URL, "--mongo-uri", mongo, "--drain-timeout", "15s",
+				"--nats-url", m.NATS.URL, "--redis-url", m.Redis.URL, "--mongo-uri", m.Mongo.URL, "--drain-timeout", "15s",
 				"--fetch-records", strconv.Itoa(Root),
 			}
 			if m.Jaeger != nil {
