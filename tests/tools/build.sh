@@ -2,6 +2,7 @@
 # Provides the real servers that the integration tests run against:
 #
 #   build.sh [system] [nats-server] [ferretdb] [kafka] [jaeger]      (all of them when none is named)
+#   build.sh compose prometheus                                      (what tests/compose needs beside them)
 #
 # "system" is what comes as Debian packages: redis-server, and Java and Maven for kafka. They are installed only if
 # missing, and only by root.
@@ -57,6 +58,10 @@ build_go() { # build_go NAME PACKAGE [FLAG...]
   go -C "$here" build -mod=readonly -ldflags='-s -w' "${@:3}" -o "$tools/.$1.new" "$2"
 }
 
+build_own() { # build_own NAME PACKAGE FLAG...: from the module in the folder of that name
+  go -C "$here/$1" build -mod=readonly "${@:3}" -o "$tools/.$1.new" "$2"
+}
+
 # FerretDB is built from a copy changed in five places, where 1.24.2 would not do for what MongoDB is here:
 #   - it keeps the query of every matched update of a command open, each on a connection of its own, until the command ends: 100 of
 #     them, from one command or from several at once, wait for a 101st connection for ever;
@@ -105,6 +110,7 @@ build() { # build NAME: with a line about what happened
     nats-server | jaeger) want=$(sum "$here"/go.mod "$here"/go.sum) ;;
     ferretdb) want=$(sum "$here"/go.mod "$here"/go.sum "$here"/ferretdb/*.go "$here"/build.sh) ;;
     kafka) want=$(sum "$here"/kafka/pom.xml) ;;
+    compose | prometheus) want=$(sum "$here/$name"/go.mod "$here/$name"/go.sum) ;;
     *) echo "tools: unknown tool $name" >&2; return 2 ;;
   esac
   if fresh "$name" "$want"; then
@@ -117,6 +123,9 @@ build() { # build NAME: with a line about what happened
     ferretdb) build_ferretdb ;;
     jaeger) build_go "$name" github.com/jaegertracing/jaeger/cmd/all-in-one ;;
     kafka) build_kafka ;;
+    compose) build_own compose github.com/docker/compose/v2/cmd -ldflags='-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3' ;;
+    # Of its ways to find targets only DNS, which the compose file uses: the others bring the clients of every cloud.
+    prometheus) build_own prometheus github.com/prometheus/prometheus/cmd/prometheus -tags=remove_all_sd,enable_dns_sd -ldflags='-s -w' ;;
   esac
   finish "$name" "$want"
   echo "tools: $name built in $((SECONDS - start)) s"
