@@ -14,10 +14,12 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
 // DefaultName is the archive of an installation that has only one.
-const DefaultName = "devices"
+const DefaultName = topology.DefaultArchive
 
 // Limits of one profile.
 const (
@@ -56,14 +58,7 @@ type Store interface {
 
 // CheckName returns why name cannot be that of an archive, or nil. There is no hyphen in it, so that Key is never ambiguous.
 func CheckName(name string) error {
-	for i := range len(name) {
-		c := name[i]
-		if (c < 'a' || c > 'z') && (i == 0 || c != '_' && (c < '0' || c > '9')) {
-			name = ""
-			break
-		}
-	}
-	if name == "" || len(name) > 48 {
+	if !topology.IsArchive(name) {
 		return errors.New("the name of an archive is a lower-case letter, then lower-case letters, digits and _, at most 48 in all")
 	}
 	return nil

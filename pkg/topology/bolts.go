@@ -29,6 +29,8 @@ type code struct {
 	source string
 	want   string
 	sets   string // the field that takes the value
+
+	mentions []string // the fields it refers to, once it is checked
 }
 
 func (r *reader) bolts(top object) []*parsed {
@@ -253,6 +255,9 @@ func (r *reader) checkBy(o object, f *From, p parsedFrom) {
 	for i, field := range f.By {
 		if !isField(field) || field == "none" {
 			r.fail(p.by[i], "write device, a field or archive.<field>", "%q cannot be a key", clip(field))
+		}
+		if strings.HasPrefix(field, "archive.") {
+			r.unsupported(p.by[i], "grouping by a field of the archive")
 		}
 		if oneOf(field, f.By[:i]) {
 			r.fail(p.by[i], "remove one", "%q is named twice", clip(field))

@@ -13,10 +13,12 @@ type checker struct {
 	bolts map[string]*parsed
 	plan  *graph
 	in    map[string]FieldSet
+
+	derived map[string]derived
 }
 
 func (r *reader) check(t *Topology, spout object, bolts []*parsed) {
-	c := &checker{reader: r, t: t, bolts: map[string]*parsed{}, in: map[string]FieldSet{}}
+	c := &checker{reader: r, t: t, bolts: map[string]*parsed{}, in: map[string]FieldSet{}, derived: map[string]derived{}}
 	c.ids(spout, bolts)
 	for _, b := range bolts {
 		if c.edges(b) {
@@ -192,6 +194,7 @@ func (c *checker) node(b *parsed) {
 	}
 	c.in[b.ID] = c.code(b, in)
 	c.scriptOf(b)
+	c.derive(b)
 	for i, g := range b.Group {
 		c.key(g, "group", b.groupAt[i], in)
 	}

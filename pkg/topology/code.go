@@ -10,7 +10,8 @@ import (
 func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 	checker := c.options.Checker
 	in = in.clone()
-	for _, e := range b.code {
+	for i := range b.code {
+		e := &b.code[i]
 		if e.sets != "" && b.o.has("script") { // it is evaluated on what the script returned
 			in.Open = true
 		}
@@ -23,8 +24,11 @@ func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 				}
 				c.problems = append(c.problems, p)
 			}
-			if len(problems) == 0 {
-				c.doubt(e, mentions, in)
+			if e.mentions = mentions; len(problems) == 0 {
+				c.doubt(e, in)
+			}
+			if (b.Kind == KindStat || b.Kind == KindCustom) && UsesArchive(mentions) {
+				c.unsupported(c.inside(e, Place{Line: 1, Column: 1}), "the archive in a node of kind "+b.Kind)
 			}
 		}
 		if e.sets != "" {
@@ -35,7 +39,7 @@ func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 }
 
 // hint is what to write where the language itself has no better idea.
-func (e code) hint(what string) string {
+func (e *code) hint(what string) string {
 	switch {
 	case strings.Contains(what, "mismatched types"):
 		return "both sides must be of one type"
@@ -50,7 +54,7 @@ func (e code) hint(what string) string {
 }
 
 // inside turns a place within an expression into one within the document.
-func (c *checker) inside(e code, p Place) Place {
+func (c *checker) inside(e *code, p Place) Place {
 	line, column := columnOf(e.scalar.text, min(e.offset, len(e.scalar.text)))
 	if p.Line > 1 {
 		return c.within(e.scalar, line+p.Line-1, p.Column)
@@ -59,12 +63,12 @@ func (c *checker) inside(e code, p Place) Place {
 }
 
 // doubt warns of fields that are not declared but nearly so: dynamic fields are allowed, mistyped ones are never there.
-func (c *checker) doubt(e code, mentions []string, in FieldSet) {
+func (c *checker) doubt(e *code, in FieldSet) {
 	if !in.Open {
 		return
 	}
 	known := FieldSet{Types: in.Types}
-	for _, m := range mentions {
+	for _, m := range e.mentions {
 		head, _, _ := strings.Cut(m, ".")
 		if known.has(m) || oneOf(head, ambient) {
 			continue
@@ -123,6 +127,7 @@ func (c *checker) groupings(b *parsed, sets []FieldSet) {
 	if b.stateful() {
 		c.alike(b)
 		c.ordered(b)
+		c.steady(b)
 	}
 	if slices.Equal(b.Group, []string{"none"}) && b.Tasks > 1 {
 		c.fail(b.o.place("tasks"), "remove tasks", "group: none is one group, which one task holds")

@@ -29,7 +29,11 @@ var shapes = map[string][]key{
 		{"bolts", "bolts", "What is done with the readings: nodes that receive from the spout or from each other, without cycles. At most 256.", true},
 		{"output", "output", "Where documents go that nodes save.", false},
 		{"params", "object", "Values that scripts read as ctx.params.", false},
-		{"unknown_device", "null|reject", "What a device without an archive is: null (the default: archive is null) or reject (its readings are dead-lettered).", false},
+		{"archive", "archive", "The archive with the profiles of devices, which expressions read as archive.<field> and scripts as ctx.archive: its name, or {name, unknown_device}. Default devices.", false},
+	},
+	"archive": {
+		{"name", "archive name", "Name of the archive: lower-case letters, digits and _. Topologies may share one. Default devices.", false},
+		{"unknown_device", "null|reject", "What a device without a profile is: null (the default: its archive is null) or reject (nodes that use the archive dead-letter its readings).", false},
 	},
 	"spout": {
 		{"id", "id", "Name of the spout; bolts receive from it by this name.", true},

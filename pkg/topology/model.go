@@ -54,7 +54,7 @@ type Topology struct {
 	Bolts   []Bolt
 	Output  Output
 	Params  map[string]any // handed to scripts as ctx.params
-	Unknown string         // what an unknown device's archive is: "null" (default) or "reject"
+	Archive Archive
 
 	Scripts map[string]string // file name as written -> text, for every script named
 

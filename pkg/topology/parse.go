@@ -73,11 +73,7 @@ func (r *reader) document(source []byte) *Topology {
 	if n := top.node("params"); n != nil {
 		t.Params, _ = r.params(n, "params")
 	}
-	t.Unknown = "null"
-	if n := top.vals["unknown_device"]; n != nil && !n.null {
-		r.unsupported(top.keys["unknown_device"], "unknown_device")
-		t.Unknown = top.choice("unknown_device", "null", []string{"null", "reject"})
-	}
+	t.Archive = r.archive(top)
 	r.check(t, spout, bolts)
 	for _, b := range bolts {
 		t.Bolts = append(t.Bolts, b.Bolt)

@@ -149,6 +149,10 @@ func typeSchema(of string) dict {
 		return anyOf(dict{"type": "string"}, ref("from"), dict{"type": "array", "items": one, "minItems": 1})
 	case "save":
 		return anyOf(dict{"type": "string", "minLength": 1}, ref("save"))
+	case "archive name":
+		return text(`^[a-z][a-z0-9_]{0,47}$|\$\{`)
+	case "archive":
+		return anyOf(dict{"type": "string", "minLength": 1}, ref("archive"))
 	case "window":
 		return anyOf(dict{"const": WindowLifetime}, ref("window"))
 	}

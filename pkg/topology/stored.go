@@ -106,7 +106,7 @@ func described(p *Plan) map[string]string {
 		case KindOutput:
 			parts = append(parts, p.Topology.Output)
 		default:
-			parts = append(parts, p.Topology.Params, p.Topology.Unknown)
+			parts = append(parts, p.Topology.Params, p.Topology.Archive)
 		}
 		b, err := json.Marshal(parts)
 		if err != nil {
