@@ -2,7 +2,10 @@
 // the CLI shows it. It never talks to anybody: it is given what was seen and when.
 package member
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Member is one worker's lease on one node, as it stands in the bucket.
 type Member struct {
@@ -15,6 +18,7 @@ type Member struct {
 	Revision uint32  `json:"revision"` // of the topology that it runs
 	Leaving  bool    `json:"leaving,omitempty"`
 	Tasks    []int32 `json:"tasks"`
+	Owned    []Owned `json:"owned,omitempty"` // of Tasks, where each has one owner: what is known of that
 
 	Partitions int    `json:"partitions,omitempty"` // of a spout: how many there are, whoever reads them
 	Marks      []Mark `json:"marks,omitempty"`      // of a spout: how far its partitions are
@@ -25,6 +29,14 @@ type Member struct {
 	In         int64  `json:"in"`
 	Out        int64  `json:"out"`
 	Failed     int64  `json:"failed"`
+}
+
+// Owned is a task that a worker owns.
+type Owned struct {
+	Task  int32  `json:"task"`
+	Epoch uint64 `json:"epoch"` // grows with every owner; 0 while it is being taken
+	Since int64  `json:"since"` // ms
+	In    int64  `json:"in"`    // tuples handled since then
 }
 
 // Mark is one partition's progress in event time.
@@ -56,8 +68,37 @@ func (l Log) Rests() bool { return l.Paused && l.Floor == l.Next }
 // Key is the key of a worker's lease on a node. Worker names have no dots.
 func Key(topology, node, worker string) string { return topology + ".member." + node + "." + worker }
 
-// OwnKey is the key of the lease on a task, or on a log, of a node. Its value is the owner's worker name.
+// OwnKey is the key of the lease on a task, or on a log, of a node. Its value is a Claim.
 func OwnKey(topology, node, what string) string { return topology + ".own." + node + "." + what }
+
+// Claim is who owns a task, and who is to have it next if somebody has asked for that. In the bucket it reads `owner`, `owner>next`, or `>next` when the
+// owner has released it. Next counts only while that worker is alive and not leaving.
+type Claim struct {
+	Worker string // "": nobody
+	Next   string // "": whoever Assign names
+}
+
+// ParseClaim reads what String has written.
+func ParseClaim(text string) Claim {
+	worker, next, _ := strings.Cut(text, ">")
+	return Claim{worker, next}
+}
+
+// String writes the claim as it stands in the bucket.
+func (c Claim) String() string {
+	if c.Next == "" {
+		return c.Worker
+	}
+	return c.Worker + ">" + c.Next
+}
+
+// For returns who counts as the task's owner when a node's tasks are divided among candidates.
+func (c Claim) For(candidates []string) string {
+	if slices.Contains(candidates, c.Next) {
+		return c.Next
+	}
+	return c.Worker
+}
 
 // Candidates lists the workers among which a node's tasks are divided: those that are alive and not leaving.
 func Candidates(node string, alive []Member) (workers []string) {

@@ -4,8 +4,10 @@
 package partition
 
 import (
+	"cmp"
 	"hash/fnv"
 	"slices"
+	"strings"
 )
 
 // Task returns the task of a key among tasks: FNV-1a (32 bits) modulo their number, the same as nats-server's partition().
@@ -18,33 +20,93 @@ func Task(key string, tasks int) int32 {
 	return int32(h % uint32(tasks))
 }
 
-// Assign gives each of tasks 0..n-1 to one of the workers by rendezvous hashing with a bound: no worker gets more than ceil(n/len(workers)), and
-// a worker that joins or leaves moves few tasks between the others. It returns nil when there are no workers.
-func Assign(node string, n int, workers []string) []string {
+// Assign divides a node's tasks among the workers that are there. owners says who has each task now, "" for nobody; a name that is not among the
+// workers counts as nobody. The answer says who is to have each task:
+//
+//   - The numbers of tasks that any two workers have differ by one at most.
+//   - No more tasks change hands than that takes: those that who has left had, those that the newcomer gets, and no others.
+//   - Of a worker that has too many, those go where it scores least (rendezvous hashing); a task without an owner goes where it scores most among
+//     the workers that have room.
+//   - While the answer is being carried out, in whatever order, the answer stays the same. So everybody who sees the same owners and workers, sooner or
+//     later, acts to the same end.
+//
+// It returns nil when there are no workers.
+func Assign(node string, owners, workers []string) []string {
 	if len(workers) == 0 {
 		return nil
 	}
-	sorted := slices.Clone(workers)
-	slices.Sort(sorted)
-	sorted = slices.Compact(sorted)
-	limit := (n + len(sorted) - 1) / len(sorted)
-	load := make(map[string]int, len(sorted))
-	out := make([]string, n)
-	for task := range n {
-		var best string
-		var weight uint64
-		for _, w := range sorted {
-			if load[w] >= limit {
-				continue
-			}
-			if s := score(node, task, w); best == "" || s > weight {
-				best, weight = w, s
-			}
+	d := divide(node, owners, workers)
+	out := make([]string, len(owners))
+	for _, w := range d.workers {
+		for _, task := range d.kept(w) {
+			out[task] = w
+			d.room[w]--
 		}
-		out[task] = best
-		load[best]++
+	}
+	for task := range out {
+		if out[task] == "" {
+			out[task] = d.best(task)
+			d.room[out[task]]--
+		}
 	}
 	return out
+}
+
+// division is an Assign on its way.
+type division struct {
+	node    string
+	workers []string         // sorted, each once
+	has     map[string][]int // tasks, by worker
+	room    map[string]int   // how many tasks each worker is to have, less those that it has been given
+}
+
+func divide(node string, owners, workers []string) *division {
+	d := &division{node: node, workers: slices.Clone(workers), has: map[string][]int{}, room: map[string]int{}}
+	slices.Sort(d.workers)
+	d.workers = slices.Compact(d.workers)
+	for task, w := range owners {
+		d.has[w] = append(d.has[w], task)
+	}
+	least, more := len(owners)/len(d.workers), len(owners)%len(d.workers)
+	// Those that have more than the least already keep one more: taking it away would move a task that need not move. Their number of tasks beyond that
+	// does not count, for it changes while they give them up.
+	ranks := slices.Clone(d.workers)
+	slices.SortFunc(ranks, func(a, b string) int {
+		if x, y := len(d.has[a]) > least, len(d.has[b]) > least; x != y {
+			if x {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(score(node, -1, b), score(node, -1, a)), strings.Compare(a, b))
+	})
+	for i, w := range ranks {
+		d.room[w] = least
+		if i < more {
+			d.room[w]++
+		}
+	}
+	return d
+}
+
+// kept lists the tasks that a worker has and keeps: as many as it may, those for which it scores most.
+func (d *division) kept(w string) []int {
+	has := slices.Clone(d.has[w])
+	slices.SortFunc(has, func(a, b int) int {
+		return cmp.Or(cmp.Compare(score(d.node, b, w), score(d.node, a, w)), cmp.Compare(a, b))
+	})
+	return has[:min(len(has), d.room[w])]
+}
+
+// best returns the worker that scores most for a task, among those that have room.
+func (d *division) best(task int) (best string) {
+	var most uint64
+	for _, w := range d.workers {
+		if s := score(d.node, task, w); d.room[w] > 0 && (best == "" || s > most) {
+			best, most = w, s
+		}
+	}
+	return best
 }
 
 func score(node string, task int, worker string) uint64 {

@@ -3,6 +3,8 @@ package partition
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -19,47 +21,107 @@ func TestTaskIsFNV1a(t *testing.T) {
 	})
 }
 
-func TestAssignIsBoundedCompleteAndStable(t *testing.T) {
+// TestAssign lets workers join, leave and die at random, several at once, and carries each assignment out in a random order.
+func TestAssign(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n, m := rapid.IntRange(1, 16).Draw(t, "tasks"), rapid.IntRange(1, 8).Draw(t, "workers")
-		var workers []string
-		for i := range m {
-			workers = append(workers, fmt.Sprintf("w%d", i))
-		}
-		before := Assign("stat", n, workers)
-		load := map[string]int{}
-		for _, w := range before {
-			load[w]++
-		}
-		for w, l := range load {
-			if w == "" || l > (n+m-1)/m {
-				t.Fatalf("worker %q has %d of %d tasks among %d", w, l, n, m)
+		n := rapid.IntRange(1, 16).Draw(t, "tasks")
+		names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+		there := map[string]bool{}
+		owners := make([]string, n)
+		for range rapid.IntRange(1, 8).Draw(t, "changes") {
+			before := maps.Clone(there)
+			for _, w := range rapid.SliceOfNDistinct(rapid.SampledFrom(names), 1, 3, rapid.ID).Draw(t, "join or leave") {
+				if there[w] = !there[w]; !there[w] {
+					delete(there, w)
+				}
 			}
-		}
-		workers[0], workers[m-1] = workers[m-1], workers[0]
-		for i, w := range Assign("stat", n, workers) {
-			if w != before[i] {
-				t.Fatal("the order of workers matters")
+			workers := slices.Collect(maps.Keys(there)) // in any order
+			want := Assign("stat", owners, workers)
+			if len(workers) == 0 {
+				if want != nil {
+					t.Fatalf("nobody is there, and has %v", want)
+				}
+				continue
 			}
+			even(t, want, workers)
+			few(t, owners, want, before, there)
+			owners = carryOut(t, owners, want, workers)
 		}
 	})
 }
 
-func TestJoiningMovesFew(t *testing.T) {
-	moved, total := 0, 0
-	for node := range 200 {
-		name := fmt.Sprint("node", node)
-		before := Assign(name, 16, []string{"a", "b", "c"})
-		after := Assign(name, 16, []string{"a", "b", "c", "d"})
-		for i := range before {
-			total++
-			if before[i] != after[i] {
-				moved++
+// even checks that the numbers of tasks differ by one at most.
+func even(t *rapid.T, got, workers []string) {
+	load := map[string]int{}
+	for task, w := range got {
+		if !slices.Contains(workers, w) {
+			t.Fatalf("task %d is given to %q of %v", task, w, workers)
+		}
+		load[w]++
+	}
+	for _, w := range workers {
+		if load[w] < len(got)/len(workers) || load[w] > (len(got)+len(workers)-1)/len(workers) {
+			t.Fatalf("%s has %d of %d tasks among %v", w, load[w], len(got), workers)
+		}
+	}
+}
+
+// few checks that a task moves only away from who has gone, or to who has come: none between those that stay.
+func few(t *rapid.T, owners, want []string, before, after map[string]bool) {
+	balanced := len(before) > 0 && !slices.Contains(owners, "")
+	for task, w := range want {
+		if from := owners[task]; balanced && from != w && after[from] && before[w] {
+			t.Fatalf("task %d goes from %s to %s, which both stay: %v, %v", task, from, w, owners, want)
+		}
+	}
+}
+
+// carryOut lets tasks be released and claimed one at a time, at random, and asks again after each step.
+func carryOut(t *rapid.T, owners, want, workers []string) []string {
+	owners = slices.Clone(owners)
+	for task, w := range owners {
+		if !slices.Contains(workers, w) {
+			owners[task] = "" // who has died has nothing
+		}
+	}
+	for {
+		var open []int
+		for task := range want {
+			if owners[task] != want[task] {
+				open = append(open, task)
+			}
+		}
+		if len(open) == 0 {
+			return owners
+		}
+		task := rapid.SampledFrom(open).Draw(t, "next")
+		if owners[task] != "" {
+			owners[task] = ""
+		} else {
+			owners[task] = want[task]
+		}
+		if again := Assign("stat", owners, workers); !slices.Equal(again, want) {
+			t.Fatalf("amid %v: %v, and on the way, %v, it is %v", workers, want, owners, again)
+		}
+	}
+}
+
+// TestAssignSpreads: of many nodes with one task more than they have workers, no worker gets that task everywhere.
+func TestAssignSpreads(t *testing.T) {
+	workers, most := []string{"a", "b", "c"}, map[string]int{}
+	const nodes = 300
+	for node := range nodes {
+		load := map[string]int{}
+		for _, w := range Assign(fmt.Sprint("node", node), make([]string, 4), workers) {
+			if load[w]++; load[w] == 2 {
+				most[w]++
 			}
 		}
 	}
-	if share := float64(moved) / float64(total); share > 0.45 { // a quarter must move; the bound moves some more
-		t.Errorf("a fourth worker moves %.0f %% of all tasks", 100*share)
+	for _, w := range workers {
+		if most[w] < nodes/4 {
+			t.Errorf("%s has the extra task of %d in %d nodes: %v", w, most[w], nodes, most)
+		}
 	}
 }
 

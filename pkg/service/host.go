@@ -13,7 +13,6 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
-	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -36,6 +35,7 @@ type host struct {
 	is      *running // of the topology, kept by the worker
 	working sync.Map // *bolt.Loop -> its task
 	loops   sync.WaitGroup
+	ended   chan struct{} // capacity 1: a claim has been released
 }
 
 func (h *host) at() trace.Where { return h.where(h.plan.Topology.Name, h.node.ID) }
@@ -55,6 +55,7 @@ func (h *host) run(ctx context.Context) {
 			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
 		},
 	}
+	h.ended = make(chan struct{}, 1)
 	h.outbox = h.Conn.Outbox(name)
 	h.dead = h.letters.Of(name, h.node.ID)
 	defer h.dead.Close()
@@ -63,6 +64,11 @@ func (h *host) run(ctx context.Context) {
 	holding.Go(func() { h.lease.hold(held, func(err error) { h.failed(h.at(), "renew the lease", err) }) })
 	defer holding.Wait()
 	defer release()
+	// Told before its tasks are released, the others know at each release whose the task is.
+	defer context.AfterFunc(ctx, func() {
+		h.lease.update(func(m *member.Member) { m.Leaving = true })
+		h.lease.kick()
+	})()
 	if stop, err := h.answerHolders(); err != nil {
 		h.failed(h.at(), "serve questions", err)
 	} else {
@@ -106,10 +112,10 @@ func (h *host) own(ctx context.Context) {
 	check := time.NewTicker(h.renewal() / 4)
 	defer check.Stop()
 	for {
-		alive, changed := h.roster.see()
+		_, changed := h.roster.see()
 		wanted := map[int32]bool{}
 		if ctx.Err() == nil && h.lease.valid() {
-			for t, w := range partition.Assign(h.node.ID, h.node.Tasks, member.Candidates(h.node.ID, alive)) {
+			for t, w := range h.roster.assign(h.node.ID, h.node.Tasks) {
 				if w == h.Name {
 					wanted[int32(t)] = true
 				}
@@ -118,7 +124,7 @@ func (h *host) own(ctx context.Context) {
 		h.shed(mine, wanted)
 		for t := range wanted {
 			if mine[t] == nil {
-				if o := h.claim(ctx, t); o != nil {
+				if o := h.claim(t); o != nil {
 					mine[t] = o
 				}
 			}
@@ -136,6 +142,7 @@ func (h *host) own(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case <-h.ended:
 		case <-check.C:
 		case <-stopping:
 		}
@@ -166,11 +173,11 @@ func (h *host) disown(ctx context.Context, mine map[int32]*owned, wanted map[int
 	for t := range int32(h.node.Tasks) {
 		what := strconv.Itoa(int(t))
 		held, _ := h.roster.owner(h.node.ID, what)
-		if held.worker != h.Name || mine[t] != nil || wanted[t] {
+		if held.Worker != h.Name || mine[t] != nil || wanted[t] {
 			continue
 		}
 		release, cancel := context.WithTimeout(ctx, h.renewal())
-		err := h.leases.Delete(release, member.OwnKey(h.plan.Topology.Name, h.node.ID, what), held.revision)
+		err := h.release(release, what, held.revision)
 		cancel()
 		if err != nil {
 			return // the next look is soon, and may find that it has been released
@@ -178,40 +185,78 @@ func (h *host) disown(ctx context.Context, mine map[int32]*owned, wanted map[int
 	}
 }
 
-// claim takes a task if nobody alive holds it, and starts its loop. It returns nil when it has to wait.
-func (h *host) claim(ctx context.Context, task int32) *owned {
-	return h.claimNamed(ctx, strconv.Itoa(int(task)), func(stopping, hard context.Context, revision uint64) error {
+// claim takes a task, unless somebody else who is alive holds it, and starts its loop. It returns nil when it has to wait.
+func (h *host) claim(task int32) *owned {
+	return h.claimNamed(strconv.Itoa(int(task)), func(stopping, hard context.Context, revision uint64) error {
 		return h.loop(stopping, hard, task, revision)
 	})
 }
 
-// claimNamed takes the lease on a task or a log, if nobody alive holds it, and runs f, again after errors, until it is stopped or lost.
-func (h *host) claimNamed(ctx context.Context, what string, f func(stopping, hard context.Context, revision uint64) error) *owned {
+// claimNamed takes the lease on a task or a log, unless somebody else who is alive holds it, and runs f, again after errors, until it is stopped or lost.
+// It does not wait for the lease: a replica that leaves may leave many tasks at once. When another has been faster, what it returns is done.
+func (h *host) claimNamed(what string, f func(stopping, hard context.Context, revision uint64) error) *owned {
 	held, alive := h.roster.owner(h.node.ID, what)
-	if held.worker != "" && held.worker != h.Name && alive {
-		return nil
-	}
-	key := member.OwnKey(h.plan.Topology.Name, h.node.ID, what)
-	revision, err := h.leases.Store(ctx, key, []byte(h.Name), held.revision, 0)
-	if err != nil {
-		if !errors.Is(err, jetstream.ErrExists) && ctx.Err() == nil {
-			h.failed(h.at(), "claim "+what, err)
-		}
+	if held.Worker != "" && held.Worker != h.Name && alive {
 		return nil
 	}
 	stopping, stop := context.WithCancel(h.hard)
 	hard, kill := context.WithCancel(h.hard)
 	o := &owned{stop: stop, kill: kill, done: make(chan struct{})}
 	h.loops.Go(func() {
-		defer close(o.done)
-		h.repeat(stopping, func() error { return f(stopping, hard, revision) })
+		claimed := h.hold(stopping, hard, what, held, f)
 		stop()
 		kill()
-		release, cancel := context.WithTimeout(context.WithoutCancel(hard), h.renewal())
-		defer cancel()
-		_ = h.leases.Delete(release, key, revision) // refused if somebody else has it by now
+		close(o.done)
+		if claimed {
+			select {
+			case h.ended <- struct{}{}:
+			default:
+			}
+		}
 	})
 	return o
+}
+
+// hold writes the claim, runs f while it stands, and takes it back. It returns false when the claim could not be had.
+func (h *host) hold(stopping, hard context.Context, what string, seen owner, f func(stopping, hard context.Context, revision uint64) error) bool {
+	revision, err := h.write(hard, what, seen)
+	if err != nil {
+		if !errors.Is(err, jetstream.ErrExists) && stopping.Err() == nil {
+			h.failed(h.at(), "claim "+what, err)
+		}
+		return false
+	}
+	h.repeat(stopping, func() error { return f(stopping, hard, revision) })
+	release, cancel := context.WithTimeout(context.WithoutCancel(hard), h.renewal())
+	defer cancel()
+	_ = h.release(release, what, revision) // refused if somebody else has it by now
+	return true
+}
+
+// write puts this worker's name under a task's key in place of what was seen there.
+func (h *host) write(ctx context.Context, what string, seen owner) (revision uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.renewal())
+	defer cancel()
+	key := member.OwnKey(h.plan.Topology.Name, h.node.ID, what)
+	revision, err = h.leases.Store(ctx, key, []byte(h.Name), seen.revision, 0)
+	if seen.Worker == "" && errors.Is(err, jetstream.ErrExists) { // or the bucket has forgotten that the key was deleted
+		return h.leases.Store(ctx, key, []byte(h.Name), 0, 0)
+	}
+	return revision, err
+}
+
+// release takes this worker's name off a claim that it wrote at a revision; later ones are looked up. Who is to have the task next stays there.
+func (h *host) release(ctx context.Context, what string, revision uint64) error {
+	key := member.OwnKey(h.plan.Topology.Name, h.node.ID, what)
+	held, _ := h.roster.owner(h.node.ID, what)
+	if held.Worker != h.Name || held.revision < revision { // the roster is behind, or somebody else has it
+		return h.leases.Delete(ctx, key, revision)
+	}
+	if held.Next == "" {
+		return h.leases.Delete(ctx, key, held.revision)
+	}
+	_, err := h.leases.Store(ctx, key, []byte(member.Claim{Next: held.Next}.String()), held.revision, 0)
+	return err
 }
 
 // repeat runs f again after an error, with growing pauses, until ctx ends or the task is somebody else's.
@@ -284,6 +329,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	h.Sink.Emit(trace.Changed{Where: where, What: "task taken", Revision: h.revision, Epoch: epoch})
 	defer h.Sink.Emit(trace.Changed{Where: where, What: "task released", Revision: h.revision, Epoch: epoch})
 	defer h.works(task, l)()
+	defer h.owns(task, epoch)()
 	for ctx.Err() == nil {
 		if _, err := l.Step(hard); err != nil {
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -293,6 +339,21 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		}
 	}
 	return nil
+}
+
+// owns shows a task in the lease until the returned function is called.
+func (h *host) owns(task int32, epoch uint64) func() {
+	drop := func(m *member.Member) {
+		m.Owned = slices.DeleteFunc(m.Owned, func(o member.Owned) bool { return o.Task == task })
+	}
+	if task == tuple.Shared {
+		return func() {}
+	}
+	h.lease.update(func(m *member.Member) {
+		drop(m)
+		m.Owned = append(m.Owned, member.Owned{Task: task, Epoch: epoch, Since: time.Now().UnixMilli()})
+	})
+	return func() { h.lease.update(drop) }
 }
 
 // gentle is an inbox that stops fetching when told to stop; what was fetched before is finished. With a linger it waits so long for a batch to fill.
@@ -344,12 +405,15 @@ func (h *host) count(e trace.Event) {
 			m.In += int64(s.Tuples)
 			m.Out += int64(s.Emitted)
 			m.Failed += int64(s.DeadLettered)
+			if i := slices.IndexFunc(m.Owned, func(o member.Owned) bool { return o.Task == s.Where.Task }); i >= 0 {
+				m.Owned[i].In += int64(s.Tuples)
+			}
 		})
 	}
 	h.Sink.Emit(e)
 }
 
 // claimLog takes the lease on one of the topology's own logs, if nobody alive holds it, and runs f while it is held.
-func (h *host) claimLog(ctx context.Context, log string, f func(stopping, hard context.Context) error) *owned {
-	return h.claimNamed(ctx, "log-"+log, func(stopping, hard context.Context, _ uint64) error { return f(stopping, hard) })
+func (h *host) claimLog(log string, f func(stopping, hard context.Context) error) *owned {
+	return h.claimNamed("log-"+log, func(stopping, hard context.Context, _ uint64) error { return f(stopping, hard) })
 }

@@ -3,12 +3,14 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/partition"
 )
 
 // DefaultLease is how long a worker that does not renew counts as alive.
@@ -26,8 +28,9 @@ type roster struct {
 	changed chan struct{}            // closed and replaced at every change
 }
 
+// owner is a claim with the revision of its key, by which it may be replaced; also of one that has been deleted.
 type owner struct {
-	worker   string
+	member.Claim
 	revision uint64
 }
 
@@ -66,10 +69,8 @@ func (r *roster) take(e jetstream.Entry) {
 		} else {
 			r.members[e.Key] = m
 		}
-	case e.Value == nil:
-		delete(r.owners, e.Key)
 	default:
-		r.owners[e.Key] = owner{string(e.Value), e.Revision}
+		r.owners[e.Key] = owner{member.ParseClaim(string(e.Value)), e.Revision}
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -101,6 +102,19 @@ func (r *roster) owner(node, task string) (o owner, alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o = r.owners[member.OwnKey(r.topology, node, task)]
-	_, alive = r.members[member.Key(r.topology, node, o.worker)]
+	_, alive = r.members[member.Key(r.topology, node, o.Worker)]
 	return o, alive
+}
+
+// assign divides a node's tasks among its workers that are alive and not leaving.
+func (r *roster) assign(node string, tasks int) []string {
+	alive, _ := r.see()
+	candidates := member.Candidates(node, alive)
+	owners := make([]string, tasks)
+	r.mu.Lock()
+	for t := range owners {
+		owners[t] = r.owners[member.OwnKey(r.topology, node, strconv.Itoa(t))].For(candidates)
+	}
+	r.mu.Unlock()
+	return partition.Assign(node, owners, candidates)
 }

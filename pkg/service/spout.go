@@ -317,7 +317,7 @@ func (h *host) ownLog(ctx context.Context, log string, f func(stopping, hard con
 			}
 			mine.stop()
 		} else if mine == nil && h.lease.valid() {
-			mine = h.claimLog(ctx, log, f)
+			mine = h.claimLog(log, f)
 		}
 		<-check.C
 	}

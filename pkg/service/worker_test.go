@@ -17,7 +17,6 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
-	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -256,9 +255,11 @@ bolts:
 `
 
 // total sums the counts of all devices up.
-func (m *mesh) total(devices int) (n int) {
+func (m *mesh) total() int { m.t.Helper(); return m.totalOf(4) }
+
+func (m *mesh) totalOf(tasks int32) (n int) {
 	m.t.Helper()
-	for task := range int32(4) {
+	for task := range tasks {
 		for _, e := range m.store.Values(state.Task{Topology: "tally", Node: "count", Index: task}) {
 			var x int
 			if _, err := fmt.Sscan(string(e.Value), &x); err != nil {
@@ -305,7 +306,7 @@ func TestReplicas(t *testing.T) {
 	stop()
 	feed()
 	m.until("everything processed", m.source.done)
-	if got := m.total(devices); got != 3*devices*rounds {
+	if got := m.total(); got != 3*devices*rounds {
 		t.Errorf("counted %d readings, want %d", got, 3*devices*rounds)
 	}
 	workers := map[string]bool{}
@@ -319,32 +320,27 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
-// TestClaimThatWasNotReleased leaves a claim on a task in the name of a worker that lives and is not to run it.
+// TestClaimThatWasNotReleased leaves claims in the name of a worker that lives and is not to run all of these tasks.
 func TestClaimThatWasNotReleased(t *testing.T) {
 	m := newMesh(t)
 	build := func(context.Context, Node) (bolt.Bolt, error) { return &tally{}, nil }
 	m.worker(topology.KindSpout, "s1", nil)
 	names := []string{"w1", "w2", "w3"}
-	gone, task, wrong, right := "w1", int32(-1), "", ""
-	before := partition.Assign("count", 4, names)
-	for i, w := range partition.Assign("count", 4, names[1:]) {
-		if before[i] == gone {
-			task, right, wrong = int32(i), w, map[string]string{"w2": "w3", "w3": "w2"}[w]
-		}
-	}
 	stops := map[string]func(){}
 	for _, w := range names {
 		stops[w] = m.worker("tally", w, build)
 	}
 	m.apply(fmt.Sprintf(tallyYAML, "5s"))
-	took := func(worker string) func() bool {
-		return func() bool {
-			return slices.ContainsFunc(seen[trace.Changed](m), func(e trace.Changed) bool {
-				return e.Worker == worker && e.Where.Task == task && e.What == "task taken"
-			})
+	gone := "" // the one with two of the four tasks
+	m.until("the tasks are divided", func() bool {
+		for _, w := range names {
+			if m.share(w) == 2 {
+				gone = w
+			}
 		}
-	}
-	m.until("the task is taken", took(gone))
+		return m.share("w1")+m.share("w2")+m.share("w3") == 4 && m.share("w1") > 0 && m.share("w2") > 0 && m.share("w3") > 0
+	})
+	rest := slices.DeleteFunc(names, func(w string) bool { return w == gone })
 	conn, err := jetstream.Connect(t.Context(), jetstream.Options{URL: m.stack.NATSURL()})
 	if err != nil {
 		t.Fatal(err)
@@ -354,17 +350,21 @@ func TestClaimThatWasNotReleased(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := member.OwnKey("tally", "count", fmt.Sprint(task))
-	m.until("the claim is the right worker's", func() bool {
+	for task := range int32(4) {
+		key := member.OwnKey("tally", "count", fmt.Sprint(task))
 		e, err := leases.Load(t.Context(), key)
-		if err != nil || string(e.Value) != gone {
-			return false
+		if err != nil {
+			t.Fatal(err)
 		}
-		_, err = leases.Store(t.Context(), key, []byte(wrong), e.Revision, 0)
-		return err == nil
-	})
+		if string(e.Value) != gone {
+			continue
+		}
+		if _, err := leases.Store(t.Context(), key, []byte(rest[0]), e.Revision, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	stops[gone]()
-	m.until(right+" takes the task", took(right))
+	m.until("the others have two tasks each", func() bool { return m.share(rest[0]) == 2 && m.share(rest[1]) == 2 })
 }
 
 // TestOverdueRootNamesItsHolder holds one tuple until its root is overdue, and reads who is blamed.
@@ -387,7 +387,7 @@ func TestOverdueRootNamesItsHolder(t *testing.T) {
 		b, _ := json.Marshal(e)
 		t.Errorf("blamed: %s", b)
 	}
-	if got := m.total(2); got != 1 {
+	if got := m.total(); got != 1 {
 		t.Errorf("the replayed reading counts %d times", got)
 	}
 }
@@ -421,7 +421,7 @@ func TestZombie(t *testing.T) {
 		return false
 	})
 	m.until("everything processed", m.source.done)
-	if got := m.total(2); got != 1 {
+	if got := m.total(); got != 1 {
 		t.Errorf("counted %d times", got)
 	}
 }

@@ -1,0 +1,164 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+)
+
+const handoverYAML = `
+topology: tally
+spout: {id: in, kafka: {topics: [readings]}, timeout: 20s}
+bolts:
+  - {id: count, kind: custom, service: tally, from: in, group: device, tasks: 8}
+`
+
+// stream feeds readings of many devices without a pause until stop is called, which returns how many there were.
+func (m *mesh) stream(devices int) (stop func() int) {
+	quit, count := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				for range 4 {
+					m.source.add(n%devices, `{}`)
+					n++
+				}
+			case <-quit:
+				count <- n
+				return
+			}
+		}
+	}()
+	return sync.OnceValue(func() int { close(quit); return <-count })
+}
+
+// move is a task that went from one worker to another.
+type move struct {
+	task     int32
+	from, to string
+	silence  time.Duration // from the last batch here to the first one there
+}
+
+// moves lists the tasks that changed hands after a moment, and the longest time between two batches of one worker: as long as this machine lets
+// anybody wait.
+func (m *mesh) moves(since time.Time) (out []move, usual time.Duration) {
+	last := map[int32]trace.Stepped{}
+	for _, e := range seen[trace.Stepped](m) {
+		if e.Node != "count" || e.Frames == 0 {
+			continue
+		}
+		before, known := last[e.Where.Task]
+		if known && before.Worker != e.Worker && e.At.After(since) {
+			out = append(out, move{e.Where.Task, before.Worker, e.Worker, e.At.Sub(before.At)})
+		} else if known && before.Worker == e.Worker && before.At.After(since) {
+			usual = max(usual, e.At.Sub(before.At))
+		}
+		last[e.Where.Task] = e
+	}
+	return out, usual
+}
+
+// owners says who has taken each task last.
+func (m *mesh) owners() map[int32]string {
+	out := map[int32]string{}
+	for _, e := range seen[trace.Changed](m) {
+		if e.Node == "count" && e.What == "task taken" {
+			out[e.Where.Task] = e.Worker
+		}
+	}
+	return out
+}
+
+// share is how many tasks a worker has.
+func (m *mesh) share(worker string) (n int) {
+	for _, w := range m.owners() {
+		if w == worker {
+			n++
+		}
+	}
+	return n
+}
+
+// TestHandover lets replicas join and leave while readings flow: only the tasks that the newcomer gets, or the leaver had, change hands, at once,
+// and every reading counts exactly once.
+func TestHandover(t *testing.T) {
+	m := newMesh(t)
+	build := func(context.Context, Node) (bolt.Bolt, error) { return &tally{}, nil }
+	m.worker(topology.KindSpout, "s1", nil)
+	m.worker("tally", "w1", build)
+	m.apply(handoverYAML)
+	const devices = 64
+	const most = 500 * time.Millisecond // on a quiet machine it is below 20 ms
+	m.until("w1 has all tasks", func() bool { return m.share("w1") == 8 })
+	fed := m.stream(devices)
+	step := func(what string, wanted map[string]int, concerns func(move) bool) {
+		t.Helper()
+		began := time.Now()
+		m.until(what, func() bool {
+			for w, n := range wanted {
+				if m.share(w) != n {
+					return false
+				}
+			}
+			return m.settled()
+		})
+		var silences []time.Duration
+		moved, usual := m.moves(began)
+		for _, v := range moved {
+			if !concerns(v) {
+				t.Errorf("%s: task %d went from %s to %s", what, v.task, v.from, v.to)
+			}
+			silences = append(silences, v.silence)
+		}
+		slices.Sort(silences)
+		if len(silences) == 0 {
+			t.Fatalf("%s: nothing has moved", what)
+		}
+		worst := silences[len(silences)-1].Round(time.Millisecond)
+		t.Logf("%s: %d tasks moved, silence %v to %v; elsewhere up to %v", what, len(moved), silences[0].Round(time.Millisecond), worst, usual.Round(time.Millisecond))
+		if worst > most+2*usual {
+			t.Errorf("%s: a task was silent for %v", what, worst)
+		}
+	}
+	m.worker("tally", "w2", build)
+	step("w2 joins", map[string]int{"w1": 4, "w2": 4}, func(v move) bool { return v.to == "w2" })
+	stop := m.worker("tally", "w3", build)
+	step("w3 joins", map[string]int{"w3": 2}, func(v move) bool { return v.to == "w3" })
+	stop()
+	step("w3 leaves", map[string]int{"w1": 4, "w2": 4, "w3": 0}, func(v move) bool { return v.from == "w3" })
+	n := fed()
+	m.until("everything processed", m.source.done)
+	if got := m.totalOf(8); got != n {
+		t.Errorf("counted %d readings, want %d", got, n)
+	}
+}
+
+// settled reports whether every task has handled something since it was taken last.
+func (m *mesh) settled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	waiting := map[int32]bool{}
+	for _, e := range m.events {
+		switch e := e.(type) {
+		case trace.Changed:
+			if e.Node == "count" && e.What == "task taken" {
+				waiting[e.Where.Task] = true
+			}
+		case trace.Stepped:
+			if e.Node == "count" && e.Frames > 0 {
+				delete(waiting, e.Where.Task)
+			}
+		}
+	}
+	return len(waiting) == 0
+}
