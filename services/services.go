@@ -16,8 +16,12 @@ import (
 )
 
 // Convert builds the bolt of a convert node.
-func Convert(_ context.Context, n service.Node) (bolt.Bolt, error) {
-	return normalize.New(*n.Bolt, n.Plan.Topology.Params)
+func Convert(ctx context.Context, n service.Node) (bolt.Bolt, error) {
+	b, err := normalize.New(*n.Bolt, n.Plan.Topology.Params)
+	if err == nil && b.UsesArchive() && n.Archive != nil {
+		b.Archive, err = n.Archive(ctx)
+	}
+	return b, err
 }
 
 // Stat builds the bolt of a stat node.
@@ -26,8 +30,12 @@ func Stat(_ context.Context, n service.Node) (bolt.Bolt, error) {
 }
 
 // Alarm builds the bolt of an alarm node.
-func Alarm(_ context.Context, n service.Node) (bolt.Bolt, error) {
-	return rule.New(*n.Bolt, n.Group, n.Plan.Topology.Params)
+func Alarm(ctx context.Context, n service.Node) (bolt.Bolt, error) {
+	b, err := rule.New(*n.Bolt, n.Group, n.Plan.Topology.Params)
+	if err == nil && b.UsesArchive() && n.Archive != nil {
+		b.Archive, err = n.Archive(ctx)
+	}
+	return b, err
 }
 
 // Output builds the bolt of an output node.

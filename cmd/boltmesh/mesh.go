@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/document"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
@@ -33,6 +34,7 @@ type mesh struct {
 	observer  *observe.Observer
 	state     *sqlite.DB
 	documents *sqlite.DB
+	archives  string // the file
 	conn      *jetstream.Conn
 	control   *control.Control
 	stopping  []func() // in the order in which the services stop
@@ -96,6 +98,7 @@ func (m *mesh) open(t *topology.Topology) (err error) {
 		return err
 	}
 	m.closing = append(m.closing, m.documents.Close)
+	m.archives = service.ArchivesFile(file)
 	return nil
 }
 
@@ -141,6 +144,11 @@ func (m *mesh) run(ctx context.Context, kind string) error {
 		Sink: m.sink(m.observer.Sink()), Env: os.LookupEnv, Build: m.build(kind),
 		Documents: func(context.Context, string) (document.Store, error) { return m.documents.Documents(), nil },
 	}
+	archives := &service.Archives{
+		Conn: conn, Worker: w.Name, Sink: w.Sink,
+		Open: func(ctx context.Context) (archive.Store, error) { return service.OpenArchivesFile(ctx, m.archives) },
+	}
+	w.Build = archives.Build(w.Build)
 	if kind == topology.KindSpout {
 		if w.Source = m.from; m.from == nil {
 			w.Source = inKafka{&services.Kafka{}, m}
@@ -152,6 +160,7 @@ func (m *mesh) run(ctx context.Context, kind string) error {
 		if err := w.Run(stopping); err != nil {
 			m.observer.Logger().Error("worker stopped", "kind", kind, "error", err.Error())
 		}
+		archives.Close()
 		conn.Close()
 	})
 	m.stopping = append(m.stopping, func() { stop(); done.Wait() })

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/observe"
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -127,6 +128,11 @@ func serve(ctx context.Context, kind string, c Config, o *observe.Observer, buil
 	}
 	defer stores.close()
 	w.Store, w.Logs, w.Documents = stores.state, stores.logs, stores.documents
+	archives := &Archives{
+		Conn: conn, Open: stores.archives, Worker: c.Worker, Sink: w.Sink, Cache: archive.CacheOptions{Entries: c.Cache.Entries, Bytes: c.Cache.Bytes},
+	}
+	defer archives.Close()
+	w.Build = archives.Build(w.Build)
 	w.Cache = state.NewCache(state.CacheOptions{Entries: c.Cache.Entries, Bytes: c.Cache.Bytes, TTL: c.Cache.TTL})
 	o.Ready(false, "reading the topologies")
 	return w.Run(ctx)

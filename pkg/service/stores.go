@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	doc "github.com/boltmesh/boltmesh/pkg/document"
 	"github.com/boltmesh/boltmesh/pkg/mongo"
 	"github.com/boltmesh/boltmesh/pkg/redis"
@@ -20,6 +21,7 @@ type stores struct {
 	state     state.Store
 	logs      state.Logs
 	documents func(ctx context.Context, database string) (doc.Store, error)
+	archives  func(ctx context.Context) (archive.Store, error)
 
 	mu    sync.Mutex
 	close func()
@@ -66,6 +68,7 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 			closers = append(closers, r.Close)
 		}
 	}
+	s.archives = func(ctx context.Context) (archive.Store, error) { return OpenArchives(ctx, c) }
 	s.documents = func(ctx context.Context, database string) (doc.Store, error) {
 		if kind != topology.KindOutput {
 			return nil, errors.New("only the output service stores documents")
@@ -80,14 +83,11 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 			closers = append(closers, db.Close)
 			return db.Documents(), nil
 		}
-		if c.Mongo.Database != "" {
-			database = c.Mongo.Database
-		}
-		config, err := c.Mongo.TLS.Config()
+		o, err := mongoOptions(c, database)
 		if err != nil {
-			return nil, fmt.Errorf("mongo.tls: %w", err)
+			return nil, err
 		}
-		m, err := mongo.Open(ctx, mongo.Options{URI: c.Mongo.URI, Database: database, TLS: config})
+		m, err := mongo.Open(ctx, o)
 		if err != nil {
 			return nil, err
 		}
@@ -98,3 +98,47 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 	}
 	return s, nil
 }
+
+// mongoOptions say how to reach a database, by its own name unless the configuration names one for all.
+func mongoOptions(c Config, database string) (mongo.Options, error) {
+	config, err := c.Mongo.TLS.Config()
+	if err != nil {
+		return mongo.Options{}, fmt.Errorf("mongo.tls: %w", err)
+	}
+	if c.Mongo.Database != "" {
+		database = c.Mongo.Database
+	}
+	return mongo.Options{URI: c.Mongo.URI, Database: database, TLS: config}, nil
+}
+
+// OpenArchives opens the archives that the configuration names: in MongoDB, or in the SQLite file beside that of the state. The caller closes them.
+func OpenArchives(ctx context.Context, c Config) (archive.Store, error) {
+	if c.Documents == BackendSQLite {
+		return OpenArchivesFile(ctx, ArchivesFile(c.SQLite))
+	}
+	o, err := mongoOptions(c, ArchiveDatabase)
+	if err != nil {
+		return nil, err
+	}
+	return mongo.OpenArchives(ctx, o)
+}
+
+// OpenArchivesFile opens the archives in a SQLite file, which is closed with them.
+func OpenArchivesFile(ctx context.Context, file string) (archive.Store, error) {
+	db, err := sqlite.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	a, err := db.Archives(ctx)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return archivesFile{a, db}, nil
+}
+
+type archivesFile struct {
+	*sqlite.Archives
+	db *sqlite.DB
+}
+
+func (f archivesFile) Close() error { return f.db.Close() }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/document"
@@ -28,6 +29,8 @@ type Node struct {
 	Group func(t *tuple.Tuple) (string, bool)
 	// Documents is where an output node stores; nil for other kinds.
 	Documents document.Store
+	// Archive makes a loop's reader of device profiles; nil where there is no archive, as in simulations.
+	Archive func(ctx context.Context) (*archive.Reader, error)
 }
 
 // Build makes the bolt of one loop. It is called once for each task that the worker owns.

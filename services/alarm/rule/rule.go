@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -20,6 +22,9 @@ const stateKey = "alarm_last-"
 
 // Bolt keeps one alarm per group. It implements bolt.Stateful.
 type Bolt struct {
+	// Archive is where the profiles of devices come from, set before the first batch if UsesArchive says so; nil: nobody has one.
+	Archive *archive.Reader
+
 	id       string
 	severity string
 	group    func(*tuple.Tuple) (string, bool)
@@ -30,6 +35,8 @@ type Bolt struct {
 	clear  *script.Expr // nil: not when
 	script *script.Runtime
 	fields []string // of the payload, that when refers to
+
+	profiles bool // an expression or the script reads them
 
 	doc script.Doc
 	env script.Env
@@ -75,6 +82,7 @@ func (b *Bolt) declare(spec topology.Bolt, params map[string]any) error {
 		if *e.to, err = compile(*e.source); err != nil {
 			return err
 		}
+		b.profiles = b.profiles || topology.UsesArchive((*e.to).Fields())
 	}
 	if b.when != nil {
 		b.fields = slices.DeleteFunc(b.when.Fields(), ambient)
@@ -83,12 +91,13 @@ func (b *Bolt) declare(spec topology.Bolt, params map[string]any) error {
 	if spec.Script == nil {
 		return nil
 	}
+	b.profiles = b.profiles || spec.Script.UsesArchive()
 	return b.load(*spec.Script, params)
 }
 
 // ambient says that a field is not the reading's but its surroundings', the same for all readings of the group.
 func ambient(field string) bool {
-	return field == "device" || field == "time" || field == "stream" || field == "archive" || strings.HasPrefix(field, "archive.")
+	return field == "device" || field == "time" || field == "stream" || topology.UsesArchive([]string{field})
 }
 
 // compile leaves the fields open: that they exist and have the right types was checked when the topology was validated.
@@ -118,10 +127,21 @@ func (b *Bolt) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
 // Keys implements bolt.Stateful.
 func (b *Bolt) Keys(group string, add func(string)) { add(stateKey + b.id + "-" + group) }
 
+// UsesArchive reports whether the bolt reads profiles of devices.
+func (b *Bolt) UsesArchive() bool { return b.profiles }
+
+// Prepare implements bolt.Preparer.
+func (b *Bolt) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error {
+	return b.Archive.Prepare(ctx, batch)
+}
+
 // Execute implements bolt.Bolt: it takes a reading through the rule. A reading without a field that the condition needs changes nothing.
-func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) (err error) {
 	b.doc.Reset(t.Payload)
 	b.env.Doc, b.env.Device, b.env.Time, b.env.Stream = &b.doc, t.Key, t.Time, t.Stream
+	if b.env.Archive, err = b.Archive.Of(ctx, t.Key); err != nil {
+		return err
+	}
 	if b.where != nil {
 		if pass, err := b.answer(b.where); !pass || err != nil {
 			return ignoreAbsent(err)
@@ -196,7 +216,7 @@ func (b *Bolt) speaks(t *tuple.Tuple, open bool) (bool, error) {
 		holds, err := b.answer(b.when)
 		return holds != open, err
 	}
-	holds, err := b.script.Test(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time})
+	holds, err := b.script.Test(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive})
 	return holds != open, fault(err)
 }
 

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -18,10 +20,15 @@ import (
 // Bolt converts readings in this order: `where`, the script, and for each of its outputs `set` (each assignment sees those before it) and `drop`.
 // Children inherit key and event time. Without changes the payload that is emitted is the tuple's own slice.
 type Bolt struct {
+	// Archive is where the profiles of devices come from, set before the first batch if UsesArchive says so; nil: nobody has one.
+	Archive *archive.Reader
+
 	where  *script.Expr // nil: all pass
 	set    []assignment
 	drop   []string
 	script *script.Runtime // nil: none
+
+	profiles bool // where, set or the script reads them
 
 	in  script.Doc
 	out script.Doc
@@ -41,6 +48,7 @@ func New(spec topology.Bolt, params map[string]any) (*Bolt, error) {
 		if b.where, err = compile(*spec.Where, script.Bool); err != nil {
 			return nil, fmt.Errorf("where of %s: %w", spec.ID, err)
 		}
+		b.profiles = topology.UsesArchive(b.where.Fields())
 	}
 	for _, s := range spec.Set {
 		value, err := compile(s.Expr, script.Any)
@@ -48,11 +56,13 @@ func New(spec topology.Bolt, params map[string]any) (*Bolt, error) {
 			return nil, fmt.Errorf("set %s of %s: %w", s.Field, spec.ID, err)
 		}
 		b.set = append(b.set, assignment{s.Field, value})
+		b.profiles = b.profiles || topology.UsesArchive(value.Fields())
 	}
 	if spec.Script != nil {
 		if b.script, err = load(*spec.Script, params); err != nil {
 			return nil, fmt.Errorf("script of %s: %w", spec.ID, err)
 		}
+		b.profiles = b.profiles || spec.Script.UsesArchive()
 	}
 	return b, nil
 }
@@ -77,11 +87,22 @@ func load(s topology.Script, params map[string]any) (*script.Runtime, error) {
 	return script.NewRuntime(p, script.RuntimeOptions{Params: params})
 }
 
+// UsesArchive reports whether the bolt reads profiles of devices.
+func (b *Bolt) UsesArchive() bool { return b.profiles }
+
+// Prepare implements bolt.Preparer.
+func (b *Bolt) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error {
+	return b.Archive.Prepare(ctx, batch)
+}
+
 // Execute implements bolt.Bolt. A payload that is not a JSON object, and whatever an expression or a script did wrong, rejects the tuple; only a
 // script that ran too long is tried again, because the next try may find the machine less busy.
-func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) (err error) {
 	b.in.Reset(t.Payload)
 	b.env.Device, b.env.Time, b.env.Stream = t.Key, t.Time, t.Stream
+	if b.env.Archive, err = b.Archive.Of(ctx, t.Key); err != nil {
+		return err
+	}
 	if b.where != nil {
 		b.env.Doc = &b.in
 		switch pass, err := b.where.EvalBool(&b.env); {
@@ -101,7 +122,7 @@ func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) err
 		c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: payload})
 		return nil
 	}
-	outputs, err := b.script.Convert(&script.Input{Doc: &b.in, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time})
+	outputs, err := b.script.Convert(&script.Input{Doc: &b.in, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive})
 	if err != nil {
 		return fault(err)
 	}
