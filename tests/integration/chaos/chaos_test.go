@@ -43,7 +43,7 @@ func TestPlanComesFromTheSeed(t *testing.T) {
 
 // right is what is stored of some readings when nothing goes wrong: two intervals per device.
 func right(fed []reading) *stored {
-	s := &stored{readings: slices.Clone(fed)}
+	s := &stored{readings: slices.DeleteFunc(slices.Clone(fed), func(r reading) bool { return !sampled(r.Device) })}
 	devices := byDevice(fed, func(r reading) string { return r.Device })
 	for _, device := range slices.Sorted(maps.Keys(devices)) {
 		all := devices[device]
@@ -93,8 +93,9 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		spoil func(s *stored)
 		want  string
 	}{
-		{"lost reading", func(s *stored) { s.readings = s.readings[1:] }, "reading 0 is stored 0 times"},
-		{"doubled reading", func(s *stored) { s.readings = append(s.readings, s.readings[5]) }, "reading 5 is stored 2 times"},
+		{"lost reading", func(s *stored) { s.readings = s.readings[1:] }, "reading 7 is stored 0 times"},
+		{"doubled reading", func(s *stored) { s.readings = append(s.readings, s.readings[5]) }, "reading 57 is stored 2 times"},
+		{"a reading that nobody samples", func(s *stored) { s.readings = append(s.readings, fed[0]) }, "reading 0 is stored 1 times, want 0"},
 		{"another value", func(s *stored) { s.readings[9].Value++ }, "was never fed"},
 		{"total", func(s *stored) { s.totals[1].Sum += 0.25 }, "the total is"},
 		{"lost interval", func(s *stored) { s.intervals = s.intervals[1:] }, "one is missing"},

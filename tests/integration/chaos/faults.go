@@ -53,7 +53,7 @@ var kinds = []struct {
 }{
 	{30, kill, "service", 0, 6 * time.Second},
 	{24, pause, "service", 500 * time.Millisecond, 8 * time.Second},
-	{8, leave, "service", 0, 4 * time.Second},
+	{8, leave, "service", 0, 10 * time.Second}, // long enough for its tasks to move, and to move back
 	{6, leave, "spout", 0, 2 * time.Second},
 	{6, kill, "spout", 0, 8 * time.Second},
 	{4, kill, "all", 0, 3 * time.Second},
