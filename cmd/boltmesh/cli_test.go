@@ -158,6 +158,14 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "ps.txt", b.String())
+	b.Reset()
+	owners(w, []control.Ownership{
+		{Node: "readings", Task: "r/0", Worker: "a"}, {Node: "hourly", Task: "0", Worker: "c", Epoch: 12, Since: ago(5 * time.Second), In: 70}, {Node: "hourly", Task: "1"},
+	}, now)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "ps-owners.txt", b.String())
 }
 
 // TestVerbs goes through a topology's life, first without a service, then with all of them.

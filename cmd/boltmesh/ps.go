@@ -11,6 +11,7 @@ import (
 
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
@@ -19,10 +20,14 @@ func newPS(c *cli) *cobra.Command {
 		Use:   "ps [TOPOLOGY]",
 		Short: "Show the live workers and what they do",
 		Long: `One line for each node that a live worker runs. WATERMARK is how far event time has come, OLDEST the age of the oldest reading under way, LAG the number
-of records that Kafka holds and that are not fully processed; these three are a spout's. IN, OUT and FAILED count tuples since the worker started.`,
+of records that Kafka holds and that are not fully processed; these three are a spout's. IN, OUT and FAILED count tuples since the worker started.
+
+For one topology, a second table says who has what: each task that has one owner, with its EPOCH, which grows with every owner, and for how long it has
+been his (SINCE); each partition with the spout that reads it. Advice, where more replicas run than can have work, goes to standard error.`,
 		Example: `  boltmesh ps
   boltmesh ps machine-health
-  boltmesh ps -o json | jq '.[] | select(.last_error)'`,
+  boltmesh ps -o json | jq '.[] | select(.last_error)'
+  boltmesh ps machine-health -o json | jq '.[] | {node, worker} + .owned[]?'`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			name := ""
@@ -30,8 +35,13 @@ of records that Kafka holds and that are not fully processed; these three are a 
 				name = names[0]
 			}
 			return c.connect(cmd.Context(), func(k *control.Control) error {
+				var plan *topology.Plan
 				if name != "" {
-					if _, err := k.Get(cmd.Context(), name); err != nil {
+					applied, err := k.Get(cmd.Context(), name)
+					if err != nil {
+						return err
+					}
+					if plan, err = applied.Plan(); err != nil {
 						return err
 					}
 				}
@@ -43,7 +53,17 @@ of records that Kafka holds and that are not fully processed; these three are a 
 					members = []member.Member{}
 				}
 				now := time.Now()
-				return c.print(cmd.OutOrStdout(), members, func(t *tabwriter.Writer) { processes(t, members, now) })
+				for _, s := range control.Spare(members) {
+					fmt.Fprintln(cmd.ErrOrStderr(), "advice: "+s)
+				}
+				return c.print(cmd.OutOrStdout(), members, func(t *tabwriter.Writer) {
+					processes(t, members, now)
+					if plan != nil {
+						_ = t.Flush() // the second table has widths of its own
+						row(t)
+						owners(t, control.Owners(plan, members), now)
+					}
+				})
 			})
 		},
 	}
@@ -64,6 +84,21 @@ func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
 		watermark, behind := spoutMarks(m)
 		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), watermark, age(m.Oldest, now), behind,
 			m.In, m.Out, m.Failed, lastError(m, now))
+	}
+}
+
+// owners writes the table of who has what.
+func owners(t *tabwriter.Writer, all []control.Ownership, now time.Time) {
+	row(t, "NODE", "TASK", "WORKER", "EPOCH", "SINCE", "IN")
+	for _, o := range all {
+		switch {
+		case o.Worker == "":
+			row(t, o.Node, o.Task, "nobody", "", "", "")
+		case o.Epoch == 0: // a partition
+			row(t, o.Node, o.Task, o.Worker, "", "", "")
+		default:
+			row(t, o.Node, o.Task, o.Worker, o.Epoch, age(o.Since, now), o.In)
+		}
 	}
 }
 

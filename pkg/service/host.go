@@ -353,6 +353,7 @@ func (h *host) owns(task int32, epoch uint64) func() {
 		drop(m)
 		m.Owned = append(m.Owned, member.Owned{Task: task, Epoch: epoch, Since: time.Now().UnixMilli()})
 	})
+	h.lease.kick()
 	return func() { h.lease.update(drop) }
 }
 
