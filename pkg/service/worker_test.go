@@ -136,7 +136,13 @@ func newMesh(t *testing.T) *mesh {
 // worker starts a worker of a kind; stop drains it.
 func (m *mesh) worker(kind, name string, build Build) (stop func()) {
 	m.t.Helper()
-	conn, err := jetstream.Connect(m.t.Context(), jetstream.Options{URL: m.stack.NATSURL()})
+	return m.workerAt(m.stack.NATSURL(), kind, name, build)
+}
+
+// workerAt starts a worker that reaches the server by a way of its own.
+func (m *mesh) workerAt(url, kind, name string, build Build) (stop func()) {
+	m.t.Helper()
+	conn, err := jetstream.Connect(m.t.Context(), jetstream.Options{URL: url})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -341,15 +347,7 @@ func TestClaimThatWasNotReleased(t *testing.T) {
 		return m.share("w1")+m.share("w2")+m.share("w3") == 4 && m.share("w1") > 0 && m.share("w2") > 0 && m.share("w3") > 0
 	})
 	rest := slices.DeleteFunc(names, func(w string) bool { return w == gone })
-	conn, err := jetstream.Connect(t.Context(), jetstream.Options{URL: m.stack.NATSURL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	leases, err := conn.Leases(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	leases := m.leases()
 	for task := range int32(4) {
 		key := member.OwnKey("tally", "count", fmt.Sprint(task))
 		e, err := leases.Load(t.Context(), key)
