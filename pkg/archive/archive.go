@@ -112,6 +112,24 @@ func New(device string, fields []byte) (Profile, error) {
 	return p, nil
 }
 
+// Of makes a profile of its fields, each as JSON.
+func Of(device string, fields map[string]json.RawMessage) (Profile, error) {
+	object, err := encode(fields)
+	if err != nil {
+		return Profile{}, err
+	}
+	return New(device, object)
+}
+
+// encode writes v as JSON, with < and > as they are.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 // Check returns why no store can accept p, or nil.
 func (p *Profile) Check() error {
 	if err := CheckDevice(p.Device); err != nil {

@@ -85,7 +85,7 @@ func (d *Decoder) header() error {
 			}
 		}
 		seen[cells[i]] = true
-		quoted, _ := json.Marshal(name) // a string cannot fail
+		quoted, _ := encode(name) // a string cannot fail
 		d.columns = append(d.columns, column{name, append(quoted, ':')})
 	}
 	if d.keyAt < 0 {
@@ -136,7 +136,7 @@ func (d *Decoder) row(line []byte) (Profile, error) {
 		}
 		b = appendCell(append(b, c.quoted...), cells[i])
 	}
-	return d.make(cells[d.keyAt], append(b, '}'))
+	return d.made(New(cells[d.keyAt], append(b, '}')))
 }
 
 // appendCell writes a cell as JSON: a number or a bool where it is one letter for letter, so that 007 stays a text.
@@ -147,7 +147,7 @@ func appendCell(b []byte, cell string) []byte {
 	if c := cell[0]; (c == '-' || c >= '0' && c <= '9') && json.Valid([]byte(cell)) && checkNumber(cell) == nil {
 		return append(b, cell...)
 	}
-	quoted, _ := json.Marshal(cell) // a string cannot fail
+	quoted, _ := encode(cell) // a string cannot fail
 	return append(b, quoted...)
 }
 
@@ -174,15 +174,11 @@ func (d *Decoder) object(line []byte) (Profile, error) {
 		}
 	}
 	delete(members, d.key)
-	fields, err := json.Marshal(members)
-	if err != nil {
-		return Profile{}, d.bad(err.Error(), "correct the line")
-	}
-	return d.make(device, fields)
+	return d.made(Of(device, members))
 }
 
-func (d *Decoder) make(device string, fields []byte) (Profile, error) {
-	p, err := New(device, fields)
+// made is p, or what is wrong with the line that it was to be made of.
+func (d *Decoder) made(p Profile, err error) (Profile, error) {
 	if err != nil {
 		return Profile{}, d.bad(err.Error(), "correct the line")
 	}
