@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
 // Progress is how far a topology is.
@@ -168,6 +171,10 @@ func (c *Control) ask(ctx context.Context, name string, patience time.Duration) 
 // quiesce pauses a topology and waits until every root is complete, every floor is where emission stopped, and every input is empty. It returns the
 // revision of the topology's key. When that takes too long, or ctx ends, the pause is taken back.
 func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uint64, timeout time.Duration) (revision uint64, err error) {
+	logs, err := logsOf(a)
+	if err != nil {
+		return last, err
+	}
 	if !a.Paused {
 		paused := *a
 		paused.Paused = true
@@ -181,14 +188,12 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 		if err != nil {
 			return "", err
 		}
-		var missing []string
-		for _, l := range seen {
-			missing = append(append(missing, open(l)...), busy(l)...)
-		}
 		partitions = max(partitions, known(seen))
-		if n := partitions - read(seen); n > 0 {
-			missing = append(missing, fmt.Sprintf("no spout reads %d of %d partitions", n, partitions))
+		wanted := logs
+		if partitions == 0 { // no spout runs that could own one
+			wanted = nil
 		}
+		missing := member.Unrest(slices.Collect(maps.Values(seen)), partitions, wanted)
 		queued, err := c.queued(ctx, name)
 		if what := crowd(queued); what != "" {
 			missing = append(missing, what)
@@ -209,17 +214,17 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 	return last, fmt.Errorf("%s could not be brought to rest, and goes on as it was: %w", name, err)
 }
 
-// busy says which of the topology's own logs are not at rest.
-func busy(l member.Member) (missing []string) {
-	for _, k := range l.Logs {
-		switch {
-		case !k.Paused:
-			missing = append(missing, fmt.Sprintf("worker %s has not stopped emitting the %s log", l.Worker, k.Name))
-		case !k.Rests():
-			missing = append(missing, fmt.Sprintf("the %s log was emitted up to %d and is processed up to %d", k.Name, k.Next, k.Floor))
-		}
+// logsOf names the logs that the spouts of a topology own.
+func logsOf(a *Applied) ([]string, error) {
+	plan, err := a.Plan()
+	if err != nil {
+		return nil, fmt.Errorf("revision %d: %w", a.Revision, err)
 	}
-	return missing
+	logs := []string{spout.ReplayLog}
+	if slices.ContainsFunc(plan.Nodes, func(n topology.Node) bool { return n.Ticks }) {
+		logs = append(logs, spout.TickLog)
+	}
+	return logs, nil
 }
 
 // known is how many partitions the spouts say that there are.
@@ -228,28 +233,4 @@ func known(seen map[string]member.Member) (n int) {
 		n = max(n, m.Partitions)
 	}
 	return n
-}
-
-// read counts the partitions that somebody reads. Of one that nobody does, because its reader has died, nobody can say what had been emitted.
-func read(seen map[string]member.Member) int {
-	marks := map[string]bool{}
-	for _, m := range seen {
-		for _, k := range m.Marks {
-			marks[fmt.Sprint(k.Topic, "/", k.Partition)] = true
-		}
-	}
-	return len(marks)
-}
-
-// open says what of a spout is not at rest: still emitting, or not complete.
-func open(l member.Member) (missing []string) {
-	for _, m := range l.Marks {
-		switch {
-		case !m.Paused:
-			missing = append(missing, fmt.Sprintf("worker %s has not stopped emitting %s/%d", l.Worker, m.Topic, m.Partition))
-		case m.Floor != m.Next:
-			missing = append(missing, fmt.Sprintf("%s/%d was emitted up to %d and is processed up to %d", m.Topic, m.Partition, m.Next, m.Floor))
-		}
-	}
-	return missing
 }

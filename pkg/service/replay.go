@@ -99,9 +99,7 @@ func (h *host) replayAll(ctx, hard context.Context, r *spout.Replay, deltas <-ch
 		if err != nil {
 			return err
 		}
-		h.markLog(member.Log{
-			Name: spout.ReplayLog, Floor: r.Floor(), Next: r.Next(), Length: r.Length(), Paused: h.paused() && r.Next() >= min(traces, r.Length()),
-		})
+		h.markLog(r.Mark(h.paused(), traces))
 	}
 }
 

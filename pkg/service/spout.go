@@ -134,9 +134,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	defer tick.Stop()
 	lastRecord, draining := time.Now(), false
 	root := h.rootSize()
-	// What an earlier generation has emitted may have left traces downstream, within a span above the floor. They must not meet another revision, so
-	// a spout that takes over during a pause first emits as far as they can reach.
-	traces := min(p.End(), p.Start()+int64(spec.MaxPending))
+	traces := part.Traces(p.End())
 	if h.is.rested.Load() {
 		traces = 0 // there are none
 	}
@@ -251,7 +249,7 @@ func (h *host) mark(p *spout.Partition, end int64, quiet, resting bool) {
 		if i < 0 {
 			marks = append(marks, k)
 		} else {
-			came = rests(k) && !rests(marks[i])
+			came = k.Rests() && !marks[i].Rests()
 			marks[i] = k
 		}
 		m.Marks, m.Oldest, m.Tasks, m.Partitions = marks, 0, nil, h.Source.Partitions()
@@ -273,9 +271,6 @@ func (h *host) mark(p *spout.Partition, end int64, quiet, resting bool) {
 	}
 	h.Sink.Emit(progress)
 }
-
-// rests reports whether a partition emits nothing and everything emitted is processed.
-func rests(k member.Mark) bool { return k.Paused && k.Floor == k.Next }
 
 // forget takes a partition that was given up out of the lease.
 func (h *host) forget(p *spout.Partition) {
@@ -385,7 +380,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 		if err != nil {
 			return err
 		}
-		h.markLog(member.Log{Name: spout.TickLog, Floor: t.Floor(), Next: t.Next(), Length: t.Length(), Paused: h.paused()})
+		h.markLog(t.Mark(h.paused(), t.Length()))
 	}
 }
 

@@ -7,11 +7,12 @@ import (
 	"math"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// window is how many entries of a log are open at a time when they are emitted again.
+// window is how many entries of a log are emitted beyond its durable floor: a new owner knows by it how far traces of its predecessor can reach.
 const window = 16
 
 // LogOrigin returns the origin of one of a topology's own logs.
@@ -63,6 +64,11 @@ func (l *Log) Next() int64 { return l.next }
 // Traces returns the index below which an earlier owner may have emitted what the log does not count as processed yet: call it before the first Pump.
 func (l *Log) Traces() int64 { return min(l.length, l.Floor()+window) }
 
+// Mark reports how far the log is, by its durable floor. One that is paused has stopped emitting when what lies below end is emitted.
+func (l *Log) Mark(paused bool, end int64) member.Log {
+	return member.Log{Name: l.name, Floor: l.committed, Next: l.next, Length: l.length, Paused: paused && l.next >= min(end, l.length)}
+}
+
 // Flushed reports whether every entry of the log is fully processed.
 func (l *Log) Flushed() bool { return l.Floor() == l.length }
 
@@ -76,18 +82,21 @@ func (l *Log) measure(ctx context.Context) error {
 	return nil
 }
 
-// Pump emits the log's entries that were not yet, at most window open at a time.
+// Pump emits the log's entries that were not yet, at most window beyond the durable floor: Settle moves it.
 func (l *Log) Pump(ctx context.Context) error { return l.PumpTo(ctx, l.length) }
 
 // PumpTo is Pump for the entries below end.
 func (l *Log) PumpTo(ctx context.Context, end int64) error {
-	for l.next < min(end, l.length) && l.next < l.Floor()+window {
-		entries, _, _, err := l.logs.Read(ctx, l.topology, l.name, l.next, window)
+	for l.next < min(end, l.length) && l.next < l.committed+window {
+		entries, _, floor, err := l.logs.Read(ctx, l.topology, l.name, l.next, window)
 		if err != nil {
 			return fmt.Errorf("read the %s log from %d: %w", l.name, l.next, err)
 		}
+		if floor > l.next { // what was read begins at the floor: it must not be emitted under other positions
+			return fmt.Errorf("%w: entry %d of the %s log is processed", ErrStale, l.next, l.name)
+		}
 		for _, e := range entries {
-			if l.next >= min(end, l.Floor()+window) {
+			if l.next >= min(end, l.committed+window) {
 				return nil
 			}
 			out, err := l.entry(ctx, l.next, e)

@@ -228,10 +228,33 @@ func TestLogWindow(t *testing.T) {
 	}
 	for i := int64(0); !r.Flushed(); i++ {
 		check(t, r.Pump(t.Context()))
-		if r.Next() > r.Floor()+16 || i > n {
-			t.Fatalf("next %d, floor %d", r.Next(), r.Floor())
+		if _, _, floor, err := b.logs.Read(t.Context(), "test", spout.ReplayLog, 0, 0); err != nil || r.Next() > floor+16 || i > n {
+			t.Fatalf("next %d, durable floor %d (%v)", r.Next(), floor, err)
 		}
 		b.handle(r.Log)
+		before := r.Next()
+		check(t, r.Pump(t.Context()))
+		if r.Next() != before {
+			t.Errorf("emitted %d though a successor counts with %d", r.Next(), before)
+		}
+		check(t, r.Settle(t.Context()))
+	}
+}
+
+// TestLogOfALaterOwner: an owner whose place in the log has been passed must not take the entries at the new floor for those that it was to emit.
+func TestLogOfALaterOwner(t *testing.T) {
+	b := &bench{t: t, logs: state.NewMemory()}
+	for i := range 3 {
+		l := failed
+		l.ID = tuple.ID{1, byte(i)}
+		b.append(&l)
+	}
+	old, later := b.replay(), b.replay()
+	check(t, later.PumpTo(t.Context(), 2))
+	b.handle(later.Log)
+	check(t, later.Settle(t.Context()))
+	if err := old.Pump(t.Context()); !errors.Is(err, spout.ErrStale) || len(b.frames) > 0 {
+		t.Errorf("the old owner emitted %d frames: %v", len(b.frames), err)
 	}
 }
 

@@ -52,6 +52,13 @@ func NewPartition(o Options, p PartitionOptions) *Partition {
 // Next returns the offset behind everything emitted.
 func (p *Partition) Next() int64 { return p.next }
 
+// Traces returns the offset below which an earlier generation may have emitted what the floor does not count as processed yet: a spout that takes over
+// during a pause emits so far, lest its predecessor's traces meet another revision. end is that of the log. Call it before the first Offer.
+func (p *Partition) Traces(end int64) int64 { return min(end, p.committed+p.reach()) }
+
+// reach is how far beyond the committed floor offsets are emitted: the floor, from which the span counts, may be ahead of it by another span.
+func (p *Partition) reach() int64 { return 2 * p.Ledger.Span }
+
 // Offer emits records, which follow on each other, as one root that ends at next: the offset at which the following fetch will begin.
 func (p *Partition) Offer(ctx context.Context, records []Record, next int64) error {
 	if next <= p.next {
@@ -89,6 +96,11 @@ func (p *Partition) Offer(ctx context.Context, records []Record, next int64) err
 			p.seen = max(p.seen, t.Time)
 		}
 		tuples = append(tuples, t)
+	}
+	if p.Ledger.Span > 0 && next > p.committed+p.reach() { // a successor would not know how far traces go
+		if err := p.Settle(ctx); err != nil {
+			return err
+		}
 	}
 	first := p.next
 	p.next = next
