@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -44,12 +45,19 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 	if err != nil {
 		return err
 	}
+	defer m.release(a)
+	m.run1(a)
 	log := m.Partitions[p.index]
 	loop := m.source(a, p, generation, g)
+	part, whole := loop.(*spout.Partition)
+	traces := int64(0)
+	if whole && !m.applied.rested && !m.broken.openRoots23 {
+		traces = part.Traces(int64(len(log)))
+	}
 	if p.generation == generation {
 		p.loop, p.mark = loop, nil
-		if l, ok := loop.(*spout.Partition); ok {
-			p.mark = l.Mark
+		if whole {
+			p.mark = part.Mark
 		}
 	}
 	for {
@@ -58,7 +66,8 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 			p.inbox = nil
 			loop.Apply(ds)
 		}
-		if next := loop.Next(); next < int64(len(log)) && m.room(loop, next) {
+		resting := m.paused(a) && loop.Next() >= traces
+		if next := loop.Next(); next < int64(len(log)) && !resting && a.draining == 0 && m.room(loop, next) {
 			end := min(int64(len(log)), next+1+int64(m.rng.IntN(m.PerRoot)))
 			if err := loop.Offer(ctx, log[next:end], end); err != nil {
 				return err
@@ -66,6 +75,14 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 		}
 		if err := loop.Tick(ctx); err != nil {
 			return err
+		}
+		if whole {
+			mark := part.Mark()
+			mark.Paused = resting
+			m.renew(a, p.generation == generation, []member.Mark{mark}, nil)
+		}
+		if n, _ := loop.Open(); m.leaves(a, p.generation == generation, n) {
+			return errChanged
 		}
 		a.sleep(10 * time.Millisecond)
 	}
@@ -84,7 +101,7 @@ func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
 	t := &transport{m: m, a: a, in: address{spoutName, int32(p.index)}, inbox: &p.inbox}
 	log := m.Partitions[p.index]
 	o := spout.Options{
-		Where: m.where(spoutName, int32(p.index)), Origin: origin(p.index), Generation: g, Floor: p.committed, Revision: 1, Ledger: m.ledger(),
+		Where: m.where(spoutName, int32(p.index)), Origin: origin(p.index), Generation: g, Floor: p.committed, Revision: a.revision, Ledger: m.ledger(),
 		Outbox: t, Clock: clock{a}, Sink: func(e trace.Event) { m.observe(p.index, e, log) },
 		Commit: func(_ context.Context, floor int64) error {
 			a.yield()
@@ -117,10 +134,10 @@ func (m *mesh) observe(partition int, e trace.Event, log []spout.Record) {
 	next := c.Root.First + 1
 	if partition >= 0 {
 		next = min(c.Next, int64(len(log)))
-	} else {
+	} else if partition == -1 {
 		m.ticked(c.Root.First)
 	}
-	if m.Completed == nil {
+	if m.Completed == nil || partition == -3 {
 		return
 	}
 	if err := m.Completed(m.peek(), partition, c.Root.First, next); err != nil {
@@ -166,7 +183,8 @@ func (m *mesh) watermark() int64 {
 func (m *mesh) tick() {
 	owner := &tickOwner{}
 	m.ticker = owner
-	owner.actor = m.start("ticker", func(a *actor) error {
+	m.tickers++
+	owner.actor = m.start(fmt.Sprint("ticker ", m.tickers), func(a *actor) error {
 		err := m.ticks(a, owner)
 		if m.ticker == owner && !m.flushed {
 			m.tick() // a zombie raised the generation after us, or the store gave no answer: claim again
@@ -182,6 +200,8 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 			due = append(due, spout.Due{Node: n.ID, Every: n.Every, Level: n.Level, Edge: bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(n.Tasks), All: true}})
 		}
 	}
+	defer m.release(a)
+	revision := m.run1(a)
 	st := store{m.memory, m, a}
 	ctx := context.Background()
 	g, err := st.Raise(ctx, topologyName, spout.TickLog)
@@ -189,7 +209,7 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 		return err
 	}
 	t, err := spout.NewTicker(ctx, spout.Options{
-		Where: m.where(spoutName, -2), Generation: g, Revision: 1, Ledger: m.ledger(), Outbox: &transport{m: m, a: a, inbox: &owner.inbox}, Clock: clock{a},
+		Where: m.where(spoutName, -2), Generation: g, Revision: revision, Ledger: m.ledger(), Outbox: &transport{m: m, a: a, inbox: &owner.inbox}, Clock: clock{a},
 		Sink: func(e trace.Event) { m.observe(-1, e, nil) },
 	}, topologyName, st, due)
 	if err != nil {
@@ -213,12 +233,16 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 			levels = levels[1:]
 			err = t.Flush(ctx, level)
 		default:
-			if !m.flushing {
+			if !m.flushing && !m.paused(a) && a.draining == 0 {
 				err = t.Advance(ctx, m.watermark())
 			}
 		}
 		if errors.Is(err, spout.ErrStale) {
 			return err
+		}
+		m.renew(a, m.ticker == owner, nil, []member.Log{t.Mark(m.paused(a), t.Length())})
+		if n, _ := t.Open(); m.leaves(a, m.ticker == owner, n) {
+			return errors.Join(errChanged, t.Settle(ctx))
 		}
 		a.sleep(20 * time.Millisecond)
 	}
@@ -259,17 +283,22 @@ func (m *mesh) owned(a *actor, n Node, task int32) error {
 	}
 	s.take(epoch)
 	l.Inbox.(*transport).epoch = epoch
-	return m.run(a, l)
+	return m.run(a, l, address{n.ID, task})
 }
 
 // work starts one of the competing workers of a shared node.
 func (m *mesh) work(n Node, worker int) {
-	m.owners[address{n.ID, int32(worker)}] = m.start(fmt.Sprintf("%s/%d", n.ID, worker), func(a *actor) error {
+	at := address{n.ID, int32(worker)}
+	m.owners[at] = m.start(fmt.Sprintf("%s/%d", n.ID, worker), func(a *actor) error {
 		l, err := bolt.New(context.Background(), m.loop(a, n, tuple.Shared))
 		if err != nil {
 			return err
 		}
-		return m.run(a, l)
+		err = m.run(a, l, at)
+		if m.owners[at] == a {
+			m.work(n, worker)
+		}
+		return err
 	})
 }
 
@@ -279,16 +308,20 @@ func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
 		Document: m.document, Random: m.rng,
 		Fail: func(format string, args ...any) { m.fail(format, args...) },
 		Away: func() bool { return m.chance(NoRead) },
+		Task: task, Revision: m.run1(a),
 	}
 	return bolt.Options{
-		Where: m.where(n.ID, task), Revision: 1, Bolt: n.Build(env), Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
+		Where: m.where(n.ID, task), Revision: a.revision, Bolt: n.Build(env), Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
 		Fetch: 4, Slice: m.Slice,
 	}
 }
 
-// run steps a loop until it has another owner.
-func (m *mesh) run(a *actor, l *bolt.Loop) error {
+// run steps a loop until it has another owner, or another revision is applied.
+func (m *mesh) run(a *actor, l *bolt.Loop, at address) error {
 	for {
+		if l.Held() == nil && m.changed(a.revision, m.owners[at] == a) {
+			return errChanged
+		}
 		_, err := l.Step(context.Background())
 		if errors.Is(err, state.ErrFenced) || errors.Is(err, errReplaced) {
 			return err

@@ -27,13 +27,16 @@ type breaks struct {
 	lateFence            bool // C13: the fence is raised by the first commit
 	noOutputs            bool // C14: recorded outputs are not emitted again
 	staleOutputs         bool // C14: they are emitted again under the attempt in which they were made
-	noFloors             bool // C15: floors are not kept
+	noFloors             bool // C15: ids are pruned, but a new owner learns of floors from frames only
 	unknownIsSuccess     bool // C16: a commit without an answer is taken as done
 	filterBehindN        bool // C19: an edge's filter drops tuples that have got an n
 	ownCounter           bool // C20: ticks are appended at the owner's own counter
 	impatientFlush       bool // C21: flush levels do not wait for each other
 	slicesWithoutOutputs bool // C22: an unfinished slice's outputs are not recorded
+	openRoots23          bool // C23: the revision is switched when all open roots are complete
 	lateLetters          bool // C24: a dead letter is stored after its delta and acknowledgement
+	appendThenMark       bool // C24: a replayed letter is marked after it was appended
+	noLookUp             bool // C24: ids are not looked up among the dead letters
 }
 
 // remaps reports whether frames or deltas are rewritten, so that a transport must remember what went through it.

@@ -38,7 +38,7 @@ var counterexamples = []counterexample{
 	{"C13b", "the fence is raised by the first commit", 500, nil, func(p *plant) { p.options.broken.lateFence = true }},
 	{"C14", "the store returns no recorded outputs", 300, nil, func(p *plant) { p.options.broken.noOutputs = true }},
 	{"C14b", "recorded outputs are emitted under their first attempt", 300, nil, func(p *plant) { p.options.broken.staleOutputs = true }},
-	{"C15", "the store forgets floors", 2000, nil, func(p *plant) { p.options.broken.noFloors = true }},
+	{"C15", "what is below the floor is forgotten, but a new owner learns of floors from frames only", 2000, unsteady, func(p *plant) { p.options.broken.noFloors = true }},
 	{"C16", "a commit without an answer counts as done", 100, nil, func(p *plant) { p.options.broken.unknownIsSuccess = true }},
 	{"C17", "readings go to any task of stat", 100, nil, func(p *plant) {
 		task := rand.New(rand.NewPCG(p.options.Seed, 17))
@@ -52,10 +52,18 @@ var counterexamples = []counterexample{
 	{"C20", "ticks are appended at the owner's own counter", 300, nil, func(p *plant) { p.options.broken.ownCounter = true }},
 	{"C21", "flush levels do not wait for each other", 100, nil, func(p *plant) { p.options.broken.impatientFlush = true }},
 	{"C22", "slices record no outputs", 300, func(p *plant) { p.options.Slice, p.tasks = 1, 1 }, func(p *plant) { p.options.broken.slicesWithoutOutputs = true }},
+	{"C23", "the revision is switched when all open roots are complete", 1000, changing, func(p *plant) { p.options.broken.openRoots23 = true }},
 	{"C24", "a dead letter is stored after its delta and acknowledgement", 1000, nil, func(p *plant) { p.options.broken.lateLetters = true }},
+	{"C24b", "a replayed letter is marked after it was appended", 1000, changing, func(p *plant) { p.options.broken.appendThenMark = true }},
+	{"C24c", "ids are not looked up among the dead letters", 1000, changing, func(p *plant) { p.options.broken.noLookUp = true }},
 }
 
 func lossy(p *plant) { p.lossy, p.options.Faults[StreamLoss] = true, 1000 }
+
+func changing(p *plant) { p.changes = true }
+
+// unsteady has spouts and tasks replaced often.
+func unsteady(p *plant) { p.options.Faults[Crash] = 150 }
 
 func inOrder(p *plant) { p.lossy, p.shuffle, p.options.Faults[StreamLoss] = false, false, 0 }
 

@@ -179,7 +179,7 @@ func (m *mesh) disturb(k Kind, to address) {
 		if f.Decode(s.messages[m.rng.IntN(len(s.messages))].data) != nil {
 			return
 		}
-		f.Revision++
+		f.Revision += 1000
 		data, err := f.Append(nil)
 		if err != nil {
 			m.fail("encode a frame again: %w", err)
@@ -196,6 +196,11 @@ func (m *mesh) replace(dies bool) {
 		if dies && a != nil && !a.over {
 			a.kill()
 		}
+	}
+	if m.replayer != nil && m.rng.IntN(len(m.parts)+2+len(m.Nodes)) == 0 {
+		end(m.replayer.actor)
+		m.replay()
+		return
 	}
 	switch n := m.rng.IntN(len(m.parts) + 1 + len(m.Nodes)); {
 	case n < len(m.parts):

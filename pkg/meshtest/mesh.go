@@ -44,6 +44,9 @@ type Env struct {
 	Fail func(format string, args ...any)
 	// Random is the run's: what a bolt draws from it is no function of its tuple.
 	Random *rand.Rand
+	// Task is the task that the bolt runs, and Revision the topology's that it runs in, from 1.
+	Task     int32
+	Revision uint32
 	// Away says whether a dependency outside the mesh is away for now: a fault of kind NoRead.
 	Away func() bool
 }
@@ -64,6 +67,10 @@ type Options struct {
 	Slice      int // groups per slice of a tick; default 1000
 	Full       int // a stream that holds so many frames refuses more; default: none does
 	Spec       topology.Spout
+	Paused     int64 // ms for which the topology is paused, from its first moment on: nothing must be emitted then
+	Changes    int   // of the topology's revision, while everything runs
+	// Replay says which dead letters are replayed, by an operator who does so now and then, and to the end once the last revision is applied. nil: none.
+	Replay func(l *tuple.Letter) bool
 	// Completed is called at every root completion with the origin's partition (-1: ticks) and the offsets that it covered: all under them must have
 	// been applied and stored.
 	Completed func(p Peek, partition int, first, next int64) error
@@ -109,6 +116,13 @@ type mesh struct {
 	bodies    map[string]int
 	parts     []*part
 	ticker    *tickOwner
+	replayer  *replayOwner // nil: nothing is replayed
+	tickers   int          // owners of the tick log so far
+	replays   int          // owners of the replay log so far
+	applied   applied
+	leases    []lease
+	stored    []*tuple.Letter // in the order in which they came
+	replayed  map[*tuple.Letter]bool
 	owners    map[address]*actor
 	flushing  bool
 	flushed   bool
@@ -118,6 +132,7 @@ type mesh struct {
 	fences     map[state.Task]uint64   // as raised
 	claimed    map[state.Task]uint64   // under lateFence
 	emitted    map[tuple.ID]tuple.Root // under staleOutputs
+	dealt      map[string]int64        // under appendThenMark: letters that are marked as replayed
 	latest     map[tuple.Root]uint32   // under latestAttemptOnly: count by root without attempt
 }
 
@@ -167,6 +182,7 @@ func Run(o Options) (*Result, error) {
 		Options: o, memory: state.NewMemory(), streams: map[address]*stream{}, letters: map[string]*tuple.Letter{},
 		documents: map[string]string{}, bodies: map[string]int{}, owners: map[address]*actor{}, fences: map[state.Task]uint64{},
 		claimed: map[state.Task]uint64{}, emitted: map[tuple.ID]tuple.Root{}, latest: map[tuple.Root]uint32{},
+		replayed: map[*tuple.Letter]bool{}, dealt: map[string]int64{}, applied: applied{revision: 1, paused: o.Paused > 0, rested: o.Paused > 0},
 	}
 	defer m.close()
 	for _, n := range o.Nodes {
@@ -185,6 +201,13 @@ func Run(o Options) (*Result, error) {
 		m.assign(p)
 	}
 	m.tick()
+	if o.Replay != nil {
+		m.replay()
+		m.start("operator", m.operate)
+	}
+	if o.Changes > 0 || o.Paused > 0 {
+		m.start("apply", m.change)
+	}
 	m.play()
 	r := &Result{Peek: m.peek(), Ticks: m.logLength(), Steps: m.steps, Hits: m.hits, Now: m.now, History: m.history}
 	for _, l := range m.letters {
@@ -225,7 +248,7 @@ func (m *mesh) done() bool {
 			return false
 		}
 	}
-	return true
+	return m.settled()
 }
 
 func (m *mesh) stuck() string {
@@ -236,6 +259,10 @@ func (m *mesh) stuck() string {
 	if m.ticker.ticker != nil {
 		fmt.Fprintf(&b, "ticks: %s", m.ticker.ticker.Describe())
 	}
+	if m.replayer != nil && m.replayer.replay != nil {
+		fmt.Fprintf(&b, "replays: %s", m.replayer.replay.Describe())
+	}
+	fmt.Fprintf(&b, "%+v of %d revisions, leases %+v\n", m.applied, m.last(), m.alive())
 	for _, to := range m.addresses {
 		if n := len(m.streams[to].messages); n > 0 {
 			fmt.Fprintf(&b, "%v: %d frames waiting\n", to, n)
@@ -260,6 +287,9 @@ func (m *mesh) deliver() {
 	}
 	if d.origin == spout.TickOrigin(topologyName) {
 		m.ticker.inbox = append(m.ticker.inbox, d.deltas...)
+	}
+	if m.replayer != nil && d.origin == spout.LogOrigin(topologyName, spout.ReplayLog) {
+		m.replayer.inbox = append(m.replayer.inbox, d.deltas...)
 	}
 	for _, p := range m.parts {
 		if d.origin == origin(p.index) {

@@ -21,14 +21,21 @@ import (
 //	spout ─▶ clean ─▶ stat ═▶ alarm        ═▶ gated by n
 //	           │        ╚════▶ trend        every node's output goes to out
 //	           └────▶ fleet ══▶ trend       fleet groups devices of all partitions
+//
+// Some readings are poison: for the spout, which cannot decode them, for clean, or for stat. When it changes, revisions from the second on take those of
+// clean and stat, and the dead letters are replayed: then these readings count like all others, once. What clean emits names its revision, and
+// a reading must have one revision wherever it went.
 type plant struct {
 	tasks   int32
 	lossy   bool // streams lose what they hold
 	wide    bool // with fleet and trend
 	shuffle bool // workers compete for clean
 	options Options
-	log     []reading
+	log     []reading // those that must count
+	poison  int
+	spoiled int // of them, for the spout
 
+	changes bool // its revision does, and dead letters are replayed
 	clean   bool // no poison
 	pad     int  // bytes that every reading is longer
 	ungated bool
@@ -43,19 +50,49 @@ func (p *plant) ordered() bool { return !p.lossy && !p.shuffle }
 
 type reading struct {
 	Device string `json:"device"`
-	Seq    int    `json:"seq"` // per device, from 1
+	Seq    int    `json:"seq"` // per device, from 1; of poison from 1001
 	V      int    `json:"v"`   // below 0: poison, a dead letter
 	Pad    string `json:"pad,omitempty"`
+	Rev    uint32 `json:"rev,omitempty"` // in which clean handled it, in a plant that changes
+}
+
+// Poison by who rejects it.
+const (
+	forClean = -1
+	forStat  = -2
+)
+
+// poisonSeq is above every Seq of a reading that is no poison.
+const poisonSeq = 1000
+
+// mark is how a reading is noted in the order of a group.
+func (r reading) mark() string {
+	if r.Rev == 0 {
+		return fmt.Sprintf("%s:%d", r.Device, r.Seq)
+	}
+	return fmt.Sprintf("%s:%d@%d", r.Device, r.Seq, r.Rev)
 }
 
 // clean passes readings on.
-type clean struct{}
+type clean struct {
+	plant    *plant
+	revision uint32
+}
 
-func (clean) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
-	if strings.Contains(string(t.Payload), `"v":-1`) {
+func (b clean) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+	payload := t.Payload
+	if b.plant.changes {
+		var r reading
+		if err := json.Unmarshal(payload, &r); err != nil {
+			return bolt.Reject(err)
+		}
+		r.Rev = b.revision
+		payload, _ = json.Marshal(r)
+	}
+	if b.revision == 1 && strings.Contains(string(payload), `"v":-1`) {
 		return bolt.Reject(fmt.Errorf("poison"))
 	}
-	c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: t.Payload})
+	c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: payload})
 	return nil
 }
 
@@ -97,6 +134,8 @@ type adding struct {
 	plant *plant
 	group func(t *tuple.Tuple) (string, bool)
 	late  func(group string, tick bolt.Tick, s *sums) // looks at what a tick finds
+
+	poisoned bool // it rejects what is poison for stat, in the first revision
 }
 
 func (b adding) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
@@ -108,11 +147,14 @@ func (b adding) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) 
 	if err := json.Unmarshal(t.Payload, &r); err != nil {
 		return bolt.Reject(err)
 	}
+	if b.poisoned && r.V == forStat && b.Revision == 1 {
+		return bolt.Reject(fmt.Errorf("poison"))
+	}
 	s, err := edit(ctx, c)
 	if err != nil {
 		return err
 	}
-	s.Order += fmt.Sprintf("%s:%d ", r.Device, r.Seq)
+	s.Order += r.mark() + " "
 	s.N, s.Sum = s.N+1, s.Sum+r.V
 	s.Open, s.Part = s.Open+1, s.Part+r.V
 	c.Wake(0)
@@ -223,10 +265,10 @@ func (p *plant) nodes() []Node {
 		alarms = append(alarms, to("trend", byNothing, true))
 	}
 	nodes := []Node{
-		{ID: "clean", Tasks: tasks, Shared: p.shuffle, Edges: stats, Build: func(Env) bolt.Bolt { return clean{} }},
+		{ID: "clean", Tasks: tasks, Shared: p.shuffle, Edges: stats, Build: func(e Env) bolt.Bolt { return clean{p, e.Revision} }},
 		{
 			ID: "stat", Tasks: tasks, Ticks: true, Every: 1000, Level: 2, Edges: alarms,
-			Build: func(e Env) bolt.Bolt { return adding{Env: e, plant: p, group: byKey} },
+			Build: func(e Env) bolt.Bolt { return adding{Env: e, plant: p, group: byKey, poisoned: true} },
 		},
 		{ID: "alarm", Tasks: tasks, Ticks: true, Every: 2500, Level: 3, Edges: []bolt.Edge{store}, Build: func(Env) bolt.Bolt { return noting{byKey} }},
 		{ID: "out", Shared: true, Build: func(e Env) bolt.Bolt { return out{e, p.outName} }},
@@ -261,7 +303,7 @@ const (
 
 // newPlant makes a run of the usual kind: what differs from seed to seed is taken from the seed's bits.
 func newPlant(seed uint64) *plant {
-	p := &plant{tasks: 3, lossy: seed%2 == 0, wide: seed/2%4 == 0, shuffle: seed/8%4 == 0}
+	p := &plant{tasks: 3, lossy: seed%2 == 0, wide: seed/2%4 == 0, shuffle: seed/8%4 == 0, changes: seed%7%2 == 1}
 	p.outName = func(t *tuple.Tuple, _ string) string { return t.ID.String() }
 	p.options = Options{
 		Seed: seed, Faults: Usual(), Steps: 12_000, Span: 12, Slice: []int{0, 1, 2}[seed%3], Spec: topology.Spout{Key: "device"},
@@ -279,6 +321,12 @@ func newPlant(seed uint64) *plant {
 func (p *plant) run() (*Result, error) {
 	p.write()
 	o := p.options
+	if p.changes {
+		o.Changes = 1 + int(o.Seed%2)
+		o.Replay = func(l *tuple.Letter) bool { // what the spout cannot decode, once
+			return l.Node != spoutName || l.Origin != spout.LogOrigin(topologyName, spout.ReplayLog)
+		}
+	}
 	o.Nodes, o.Completed = p.nodes(), p.completed
 	o.Edges = []bolt.Edge{{To: "clean", Stream: tuple.DefaultStream, Tasks: p.tasks, Key: byKey, Shared: p.shuffle}}
 	p.options = o
@@ -291,7 +339,7 @@ func (p *plant) run() (*Result, error) {
 
 // write fills the partitions.
 func (p *plant) write() {
-	p.log, p.before, p.options.Partitions = nil, map[string][]int64{}, nil
+	p.log, p.before, p.options.Partitions, p.poison, p.spoiled = nil, map[string][]int64{}, nil, 0, 0
 	seed := p.options.Seed
 	for part := range partitions {
 		var log []spout.Record
@@ -299,8 +347,18 @@ func (p *plant) write() {
 		for i := range perPartition {
 			r := reading{Device: fmt.Sprintf("d%d%d", part, (i*7+int(seed%64))%devices), V: 1 + (i*i+int(seed%64))%9}
 			at := int64(i*(90+20*part) + 1)
-			if !p.clean && (uint64(i)+seed)%37 == 0 {
-				r.V = -1
+			spoiled := false // for the spout already
+			if every := uint64(37); !p.clean && (uint64(i)+seed)%every == 0 || p.changes && (uint64(i)+seed)%9 == 0 {
+				r.V, r.Seq = forClean, poisonSeq+i
+				if p.changes && i%4 < 2 {
+					r.V = forStat
+				}
+				if spoiled = i%2 == 0 && (!p.changes || i%8 == 0); spoiled {
+					p.spoiled++
+				} else if p.changes {
+					p.log = append(p.log, r)
+				}
+				p.poison++
 			} else {
 				seq[r.Device]++
 				r.Seq = seq[r.Device]
@@ -310,8 +368,8 @@ func (p *plant) write() {
 			}
 			r.Pad = strings.Repeat("x", p.pad)
 			b, _ := json.Marshal(r)
-			if r.V < 0 && i%2 == 0 {
-				b = b[1:] // poison for the spout already
+			if spoiled {
+				b = b[1:]
 			}
 			log = append(log, spout.Record{Offset: int64(i), Value: b, Time: at})
 		}
@@ -333,21 +391,47 @@ func (p *plant) completed(k Peek, part int, first, next int64) error {
 		if json.Unmarshal([]byte(value), &r) != nil || r.V < 0 {
 			continue
 		}
-		if k.Bodies["clean "+r.Device+" "+value] == 0 {
+		if !p.isStored(k, r, value) {
 			return fmt.Errorf("reading %+v is not stored", r)
 		}
-		mark := fmt.Sprintf(" %s:%d ", r.Device, r.Seq)
 		nodes := []string{"stat"}
 		if p.wide {
 			nodes = append(nodes, "fleet")
 		}
 		for _, node := range nodes {
-			if !slices.ContainsFunc(p.stored(k, node, p.groupAt(node, r.Device)), func(s *sums) bool { return strings.Contains(" "+s.Order, mark) }) {
+			if !slices.ContainsFunc(p.stored(k, node, p.groupAt(node, r.Device)), func(s *sums) bool { return p.isIn(s.Order, r) }) {
 				return fmt.Errorf("reading %+v is not applied at %s", r, node)
 			}
 		}
 	}
 	return nil
+}
+
+// revisions are those in which clean may have handled a reading: 0 alone where they make no difference.
+func (p *plant) revisions() []uint32 {
+	if p.changes {
+		return []uint32{1, 2, 3}
+	}
+	return []uint32{0}
+}
+
+// isStored and isIn say whether a reading is among the documents, and noted in an order.
+func (p *plant) isStored(k Peek, r reading, value string) bool {
+	if !p.changes {
+		return k.Bodies["clean "+r.Device+" "+value] > 0
+	}
+	return slices.ContainsFunc(p.revisions(), func(rev uint32) bool {
+		r.Rev = rev
+		b, _ := json.Marshal(r)
+		return k.Bodies["clean "+r.Device+" "+string(b)] > 0
+	})
+}
+
+func (p *plant) isIn(order string, r reading) bool {
+	return slices.ContainsFunc(p.revisions(), func(rev uint32) bool {
+		r.Rev = rev
+		return strings.Contains(" "+order, " "+r.mark()+" ")
+	})
 }
 
 func (p *plant) groupAt(node, device string) string {
@@ -392,9 +476,14 @@ func (p *plant) total(k Peek, node, group string) (sum sums) {
 
 // check compares what a run left behind with what the readings alone say.
 func (p *plant) check(r *Result) error {
-	poison := partitions*perPartition - len(p.log)
-	if len(r.Letters) != poison {
-		return fmt.Errorf("%d dead letters, want %d", len(r.Letters), poison)
+	if !p.changes && len(r.Letters) != p.poison {
+		return fmt.Errorf("%d dead letters, want %d", len(r.Letters), p.poison)
+	}
+	if err := p.checkSpoiled(r); err != nil {
+		return err
+	}
+	if err := p.checkRevisions(r); err != nil {
+		return err
 	}
 	found := p.documents(r)
 	if err := p.checkAdding(r, found, "stat", byKey); err != nil {
@@ -418,6 +507,72 @@ func (p *plant) check(r *Result) error {
 		all = append(all, "fleet/"+g)
 	}
 	return p.checkNoting(r, found, "trend", map[string][]string{"all": all})
+}
+
+// checkSpoiled checks that each record that the spout could not decode is a letter, and when letters are replayed another one, of the replay.
+func (p *plant) checkSpoiled(r *Result) error {
+	of := map[bool]int{}
+	for _, l := range r.Letters {
+		if l.Node == spoutName {
+			of[l.Origin == spout.LogOrigin(topologyName, spout.ReplayLog)]++
+		}
+	}
+	if of[false] != p.spoiled || of[true] != 0 && of[true] != p.spoiled || p.changes && of[true] != p.spoiled {
+		return fmt.Errorf("%d letters of records, %d of their replays, want %d of each", of[false], of[true], p.spoiled)
+	}
+	return nil
+}
+
+// checkRevisions checks that each reading was handled in one revision, wherever it went.
+func (p *plant) checkRevisions(r *Result) error {
+	if !p.changes {
+		return nil
+	}
+	seen := map[string]string{} // reading -> mark
+	look := func(where, mark string) error {
+		of, _, _ := strings.Cut(mark, "@")
+		if other := seen[of]; other != "" && other != mark {
+			return fmt.Errorf("%s saw reading %s, another node %s", where, mark, other)
+		}
+		seen[of] = mark
+		return nil
+	}
+	var bodies []string
+	for body := range r.Bodies {
+		bodies = append(bodies, body)
+	}
+	slices.Sort(bodies)
+	for _, body := range bodies {
+		f := strings.SplitN(body, " ", 3)
+		var x reading
+		if f[0] == "clean" && json.Unmarshal([]byte(f[2]), &x) == nil {
+			if err := look("out", x.mark()); err != nil {
+				return err
+			}
+		}
+	}
+	for node, by := range map[string]func(*tuple.Tuple) (string, bool){"stat": byKey, "fleet": byModel} {
+		for group := range p.groups(by) {
+			for _, mark := range strings.Fields(p.total(r.Peek, node, group).Order) {
+				if err := look(node, mark); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// inOrderOf returns the marks of a device in an order, without those of poison, which comes when its letter is replayed, and without revisions.
+func inOrderOf(order, device string) string {
+	var b strings.Builder
+	for _, w := range strings.Fields(only(order, device+":")) {
+		mark, _, _ := strings.Cut(w, "@")
+		if _, seq, _ := strings.Cut(mark, ":"); len(seq) < len(fmt.Sprint(poisonSeq)) {
+			b.WriteString(mark + " ")
+		}
+	}
+	return b.String()
 }
 
 // stack is what the documents of one node and group add up to.
@@ -452,7 +607,9 @@ func (p *plant) checkAdding(r *Result, found map[string]stack, node string, by f
 		order := map[string]string{} // per device
 		for _, x := range readings {
 			want.N, want.Sum = want.N+1, want.Sum+x.V
-			order[x.Device] += fmt.Sprintf("%s:%d ", x.Device, x.Seq)
+			if x.V >= 0 {
+				order[x.Device] += x.mark() + " "
+			}
 			if node == "stat" && found["clean "+x.Device].documents != len(devices[x.Device]) {
 				return fmt.Errorf("%s: %d readings stored", x.Device, found["clean "+x.Device].documents)
 			}
@@ -467,7 +624,7 @@ func (p *plant) checkAdding(r *Result, found map[string]stack, node string, by f
 			return fmt.Errorf("%s of %s: %d intervals stored, %d emitted", node, group, d.documents, s.Out)
 		}
 		for device, want := range order {
-			if got := only(s.Order, device+":"); p.ordered() && got != want {
+			if got := inOrderOf(s.Order, device); p.ordered() && got != want {
 				return fmt.Errorf("%s applied the readings of %s in the order %s", node, device, got)
 			}
 		}

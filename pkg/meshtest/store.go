@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -64,6 +65,9 @@ func (s store) Head(ctx context.Context, t state.Task) (h state.Head, err error)
 	if err = s.read(); err == nil {
 		h, err = s.Memory.Head(ctx, t)
 	}
+	if s.m.broken.noFloors {
+		h.Floors = nil
+	}
 	return h, err
 }
 
@@ -111,9 +115,6 @@ func (s store) bend(ctx context.Context, t state.Task, epoch uint64, b *state.Ba
 		}
 	}
 	bent := *b
-	if broken.noFloors {
-		bent.Floors = nil
-	}
 	if broken.slicesWithoutOutputs {
 		bent.Apply = append([]state.Record(nil), b.Apply...)
 		for i := range bent.Apply {
@@ -152,6 +153,28 @@ func (s store) Append(ctx context.Context, topology, log string, generation uint
 		}
 		return err
 	})
+}
+
+// AppendOnce marks a letter as replayed and gives it its position in one step.
+func (s store) AppendOnce(ctx context.Context, topology, log, once string, entry []byte) (at int64, added bool, err error) {
+	err = s.write(func() error {
+		if s.m.broken.appendThenMark {
+			if _, marked := s.m.dealt[once]; marked {
+				return nil
+			}
+			at, added, err = s.Memory.AppendOnce(ctx, topology, log, fmt.Sprint(once, " ", s.m.steps), entry)
+			return err
+		}
+		at, added, err = s.Memory.AppendOnce(ctx, topology, log, once, entry)
+		return err
+	})
+	if err == nil && s.m.broken.appendThenMark {
+		err = s.write(func() error {
+			s.m.dealt[once] = at
+			return nil
+		})
+	}
+	return at, added, err
 }
 
 // chain checks that each entry of the tick log follows on the one before it: no boundary is due twice or never.

@@ -28,15 +28,17 @@ type world struct {
 
 // actor is one process's loop as a coroutine. It runs until it calls yield, which every call of a transport or store does.
 type actor struct {
-	w      *world
-	name   string
-	resume func() (struct{}, bool)
-	stop   func()
-	pass   func(struct{}) bool
-	until  int64 // it sleeps until then
-	skew   int64 // of its clock, ms
-	killed bool
-	over   bool
+	w        *world
+	name     string
+	resume   func() (struct{}, bool)
+	stop     func()
+	pass     func(struct{}) bool
+	draining int64  // since when it has been waiting for its roots, to leave; 0: it is not
+	until    int64  // it sleeps until then
+	skew     int64  // of its clock, ms
+	revision uint32 // of the topology that it runs
+	killed   bool
+	over     bool
 }
 
 // killed unwinds a coroutine whose process has died.

@@ -1,0 +1,292 @@
+package meshtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// applied is the topology as every worker sees it in the bucket.
+type applied struct {
+	revision uint32
+	paused   bool
+	rested   bool // the pause began with nothing under way
+}
+
+// leaseFor is how long a lease lasts that is not renewed, ms.
+const leaseFor = 3_000
+
+// drain is how long an owner of roots that is told to leave waits for them, ms.
+const drain = 2_000
+
+// lease is what a spout last said of what it owns, and when.
+type lease struct {
+	member.Member
+	renewed int64
+}
+
+// errChanged ends what runs a revision that is no longer applied.
+var errChanged = errors.New("another revision is applied")
+
+// changed reports whether a revision is no longer applied. A zombie is slow to learn of it.
+func (m *mesh) changed(revision uint32, current bool) bool {
+	return m.applied.revision != revision && (current || !m.faulty || m.rng.IntN(20) == 0)
+}
+
+// paused reports whether an actor sees a pause. Whoever has not learned of a revision has not learned either that the pause before it is over.
+func (m *mesh) paused(a *actor) bool { return m.applied.paused || m.applied.revision != a.revision }
+
+// leaves reports whether an owner of roots that runs a revision which is no longer applied gives up: when none is open, or its drain is over.
+func (m *mesh) leaves(a *actor, current bool, open int) bool {
+	if a.draining == 0 && m.changed(a.revision, current) {
+		a.draining = m.now
+	}
+	return a.draining > 0 && (open == 0 || m.now-a.draining > drain)
+}
+
+// renew replaces an actor's lease. A zombie's cannot be renewed: it was replaced because it had expired.
+func (m *mesh) renew(a *actor, current bool, marks []member.Mark, logs []member.Log) {
+	if !current {
+		return
+	}
+	for i := range m.leases {
+		if m.leases[i].Worker == a.name {
+			m.leases[i] = lease{member.Member{Worker: a.name, Marks: marks, Logs: logs}, m.now}
+			return
+		}
+	}
+	m.leases = append(m.leases, lease{member.Member{Worker: a.name, Marks: marks, Logs: logs}, m.now})
+}
+
+// release takes an actor's lease away, which it does itself when it ends in an orderly manner.
+func (m *mesh) release(a *actor) {
+	m.leases = slices.DeleteFunc(m.leases, func(l lease) bool { return l.Worker == a.name })
+}
+
+// alive lists the leases that have not expired.
+func (m *mesh) alive() (alive []member.Member) {
+	for _, l := range m.leases {
+		if m.now-l.renewed < leaseFor {
+			alive = append(alive, l.Member)
+		}
+	}
+	return alive
+}
+
+// change applies the revisions one after the other while everything runs, as an operator would: pause, wait for rest, switch, wait for the workers,
+// resume.
+func (m *mesh) change(a *actor) error {
+	if m.Paused > 0 {
+		a.sleep(time.Duration(m.Paused) * time.Millisecond)
+		for _, to := range m.addresses {
+			if m.streams[to].sequence > 0 {
+				m.fail("%v got a frame while the topology was paused", to)
+			}
+		}
+		m.resume()
+	}
+	for m.applied.revision < m.last() {
+		a.sleep(time.Duration(200+m.rng.IntN(1500)) * time.Millisecond)
+		m.applied.paused, m.applied.rested = true, false
+		m.note("pause, to apply revision %d", m.applied.revision+1)
+		for patience := 600; !m.rests(); patience-- {
+			if patience == 0 && m.faulty {
+				break
+			}
+			a.sleep(100 * time.Millisecond)
+		}
+		if m.rests() {
+			m.applied.revision++
+			m.applied.rested = true
+			m.note("revision %d", m.applied.revision)
+			for patience := 50; patience > 0 && !m.report(); patience-- {
+				a.sleep(100 * time.Millisecond)
+			}
+		}
+		m.resume()
+	}
+	return nil
+}
+
+func (m *mesh) resume() {
+	m.applied.paused, m.applied.rested = false, false
+	m.note("resume")
+}
+
+// last is the revision that is applied in the end.
+func (m *mesh) last() uint32 { return 1 + uint32(m.Changes) }
+
+// rests reports whether nothing is under way, as far as leases and inputs say.
+func (m *mesh) rests() bool {
+	if m.broken.openRoots23 {
+		for _, p := range m.parts {
+			if p.loop == nil || p.actor.over {
+				return false
+			}
+			if n, _ := p.loop.Open(); n > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	for _, to := range m.addresses {
+		if len(m.streams[to].messages) > 0 {
+			return false
+		}
+	}
+	return len(member.Unrest(m.alive(), len(m.parts), m.logs())) == 0
+}
+
+// logs are those of the topology's own that must have an owner.
+func (m *mesh) logs() []string {
+	if m.Replay == nil {
+		return []string{spout.TickLog}
+	}
+	return []string{spout.TickLog, spout.ReplayLog}
+}
+
+// report says whether everybody who owns something runs the applied revision.
+func (m *mesh) report() bool {
+	current := []*actor{m.ticker.actor}
+	for _, p := range m.parts {
+		current = append(current, p.actor)
+	}
+	for _, a := range m.owners {
+		current = append(current, a)
+	}
+	return !slices.ContainsFunc(current, func(a *actor) bool { return a.revision != m.applied.revision })
+}
+
+// replayOwner is who owns the log of replayed dead letters.
+type replayOwner struct {
+	replay *spout.Replay
+	inbox  []tuple.Delta
+	actor  *actor
+}
+
+// replay gives the replay log to a new owner.
+func (m *mesh) replay() {
+	owner := &replayOwner{}
+	m.replayer = owner
+	m.replays++
+	owner.actor = m.start(fmt.Sprint("replayer ", m.replays), func(a *actor) error {
+		err := m.replayAll(a, owner)
+		if m.replayer == owner {
+			m.replay()
+		}
+		return err
+	})
+}
+
+// replayAll emits what is in the log and what comes into it, as pkg/service does.
+func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
+	defer m.release(a)
+	revision := m.run1(a)
+	st, ctx := store{m.memory, m, a}, context.Background()
+	g, err := st.Raise(ctx, topologyName, spout.ReplayLog)
+	if err != nil {
+		return err
+	}
+	t := &transport{m: m, a: a, in: address{spoutName, -3}, inbox: &owner.inbox}
+	r, err := spout.NewReplay(ctx, spout.Options{
+		Where: m.where(spoutName, -3), Generation: g, Revision: revision, Ledger: m.ledger(), Outbox: t, Clock: clock{a}, Sink: func(e trace.Event) { m.observe(-3, e, nil) },
+	}, topologyName, st, spout.ReplayOptions{Decoder: spout.NewDecoder(m.Spec), Edges: m.Edges, Letters: t, Route: m.wayBack})
+	if err != nil {
+		return err
+	}
+	owner.replay = r
+	traces := r.Traces()
+	for {
+		ds := owner.inbox
+		owner.inbox = nil
+		r.Apply(ds)
+		end := int64(math.MaxInt64)
+		if m.paused(a) {
+			end = traces
+		}
+		if a.draining > 0 {
+			end = 0
+		}
+		err := r.Look(ctx)
+		if err == nil {
+			err = r.Tick(ctx)
+		}
+		if err == nil {
+			err = r.PumpTo(ctx, end)
+		}
+		if errors.Is(err, spout.ErrStale) {
+			return err
+		}
+		m.renew(a, m.replayer == owner, nil, []member.Log{r.Mark(m.paused(a), traces)})
+		if n, _ := r.Open(); m.leaves(a, m.replayer == owner, n) {
+			return errors.Join(errChanged, r.Settle(ctx))
+		}
+		a.sleep(20 * time.Millisecond)
+	}
+}
+
+// wayBack returns the edge that leads a letter back to its node.
+func (m *mesh) wayBack(l *tuple.Letter) (bolt.Edge, error) {
+	edges := m.Edges
+	for _, n := range m.Nodes {
+		if n.ID == l.Source {
+			edges = n.Edges
+		}
+	}
+	for _, e := range edges {
+		if e.To == l.Node && e.Stream == l.Stream {
+			return e, nil
+		}
+	}
+	return bolt.Edge{}, fmt.Errorf("no way back to %s from %s", l.Node, l.Source)
+}
+
+// operate replays dead letters: some at any time, also some that were replayed already, and in the end, under the last revision, each that was not.
+func (m *mesh) operate(a *actor) error {
+	for {
+		a.sleep(time.Duration(100+m.rng.IntN(400)) * time.Millisecond)
+		final := !m.faulty && m.applied.revision == m.last() && !m.applied.paused
+		for i := 0; i < len(m.stored); i++ {
+			l := m.stored[i]
+			if !m.Replay(l) || final && m.replayed[l] || !final && m.rng.IntN(8) > 0 {
+				continue
+			}
+			if _, _, err := spout.Append(context.Background(), store{m.memory, m, a}, l); err == nil {
+				m.note("letter %s of %s is replayed", l.ID, l.Node)
+				m.replayed[l] = true
+			}
+		}
+	}
+}
+
+// settled reports whether all changes have been made, and every letter that is to be replayed was, and is processed.
+func (m *mesh) settled() bool {
+	if m.applied.revision != m.last() || m.applied.paused {
+		return false
+	}
+	if m.Replay == nil {
+		return true
+	}
+	for _, l := range m.stored {
+		if m.Replay(l) && !m.replayed[l] {
+			return false
+		}
+	}
+	_, length, floor, _ := m.memory.Read(context.Background(), topologyName, spout.ReplayLog, math.MaxInt64, 0)
+	return length == floor
+}
+
+// run1 notes the revision that an actor runs.
+func (m *mesh) run1(a *actor) uint32 {
+	a.revision = m.applied.revision
+	return a.revision
+}
