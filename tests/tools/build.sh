@@ -62,7 +62,7 @@ build_own() { # build_own NAME PACKAGE FLAG...: from the module in the folder of
   go -C "$here/$1" build -mod=readonly "${@:3}" -o "$tools/.$1.new" "$2"
 }
 
-# FerretDB is built from a copy changed in five places, where 1.24.2 would not do for what MongoDB is here:
+# FerretDB is built from a copy changed in a few places, where 1.24.2 would not do for what MongoDB is here:
 #   - it keeps the query of every matched update of a command open, each on a connection of its own, until the command ends: 100 of
 #     them, from one command or from several at once, wait for a 101st connection for ever;
 #   - it looks a document up by its _id only if the filter has nothing else, and reads the whole collection otherwise;
@@ -77,6 +77,7 @@ build_ferretdb() {
   cp -r --no-preserve=mode "$source" "$copy"
   change "$copy/internal/handler/msg_update.go" 's/^\t\tresult, err := common\.UpdateDocument(.*/&\n\t\tcloser.Close()/'
   change "$copy/internal/handler/msg_insert.go" 's/`E11000 duplicate key error collection: %s\.%s`, params\.DB, params\.Collection)/`E11000 duplicate key error collection: %s.%s%s`, params.DB, params.Collection, map[bool]string{true: " index: _id_ dup key"}[strings.Contains(err.Error(), "_id_")])/; s/^\t"slices"$/&\n\t"strings"/'
+  change "$copy/internal/handler/msg_findandmodify.go" 's/`E11000 duplicate key error collection: %s\.%s`, db, coll)/`E11000 duplicate key error collection: %s.%s%s`, db, coll, map[bool]string{true: " index: _id_ dup key"}[strings.Contains(be.Error(), "_id_")])/; s/^\t"fmt"$/&\n\t"strings"/'
   change "$copy/internal/util/fsql/db.go" 's/^\t"time"$/\t"sync"\n&/; s/^func (db \*DB) InTransaction(.*/var writer sync.Mutex\n\n&\n\twriter.Lock()\n\tdefer writer.Unlock()\n/'
   change "$copy/internal/backends/sqlite/metadata/metadata.go" "s/->'\$\._id'/->'_id'/"
   change "$copy/internal/backends/sqlite/collection.go" 's/params\.Filter\.Len() == 1/params.Filter.Len() > 0/'
