@@ -128,7 +128,7 @@ func (w *world) wreck(ctx context.Context, r *report) {
 	}
 	r.fed = time.Since(began)
 	w.say("fed after %v", r.fed.Round(time.Second))
-	most, cancel := context.WithTimeout(ctx, 2*r.fed) // faults may come faster than anything can get done
+	most, cancel := context.WithTimeout(ctx, r.fed/2) // faults may come faster than anything can get done
 	defer cancel()
 	if err := mesh.Until(most, w.processed(0.97)); err != nil {
 		w.say("the faults end before all is emitted: %v", err)
