@@ -23,6 +23,7 @@ import (
 // devFlags are what `boltmesh dev` is told.
 type devFlags struct {
 	topology string
+	archives string
 	feeds    []string
 	rate     string
 	once     bool
@@ -36,18 +37,25 @@ type devFlags struct {
 func newDev() *cobra.Command {
 	f := &devFlags{}
 	c := &cobra.Command{
-		Use:   "dev",
+		Use:   "dev [DIR]",
 		Short: "Run a topology in this one process, with NATS, Kafka and the stores inside",
 		Long: `Runs the five services, NATS with JetStream and a Kafka broker in one process, with SQLite for state and documents.
 It applies a topology, feeds it data, prints what came of it and stays up until Ctrl-C.
 
-Without --topology it runs the machine-health example on its readings.`,
+A directory stands for --topology DIR/topology.yaml, --archives DIR/archives.csv (or .jsonl) and a --feed for each file in DIR/data, if they are there;
+files such as a.truth.csv, with a further dot in their names, are left out. Without either it runs the machine-health example on its readings.`,
 		Example: `  boltmesh dev
+  boltmesh dev examples/air-quality --once
   boltmesh dev --once -o json
   boltmesh dev --topology my.yaml --feed readings.csv --feed more.jsonl.gz --export out
   cat readings.jsonl | boltmesh dev --topology my.yaml --feed - --once`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, dirs []string) error {
+			if len(dirs) > 0 {
+				if err := f.directory(dirs[0]); err != nil {
+					return err
+				}
+			}
 			f.stdin = cmd.InOrStdin()
 			f.output, _ = cmd.Flags().GetString("output")
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -59,6 +67,7 @@ Without --topology it runs the machine-health example on its readings.`,
 	}
 	fs := c.Flags()
 	fs.StringVar(&f.topology, "topology", "", "topology file (default: the machine-health example)")
+	fs.StringVar(&f.archives, "archives", "", "file with the profiles of devices, as boltmesh archives import takes it")
 	fs.StringArrayVar(&f.feeds, "feed", nil, "data file to feed: CSV with a header, or JSON lines; .gz too; - is stdin; repeatable")
 	fs.StringVar(&f.rate, "rate", "", "readings to feed per second, such as 1000/s (default: as fast as they are taken)")
 	fs.BoolVar(&f.once, "once", false, "exit when everything fed has been processed; non-zero if anything was dead-lettered or lost")
@@ -191,6 +200,7 @@ func (m *devMesh) announce(w io.Writer) {
 	fmt.Fprintf(w, "NATS      %s\n", m.stack.NATSURL())
 	fmt.Fprintf(w, "Kafka     %s  topics %s\n", strings.Join(m.stack.KafkaBrokers(), ","), strings.Join(m.topics, ","))
 	fmt.Fprintf(w, "documents %s\n", m.documentsFile)
+	fmt.Fprintf(w, "archives  boltmesh archives ls --archive %s --sqlite %s --nats %s\n", m.plan.Topology.Archive.Name, filepath.Join(m.dir, "state.db"), m.stack.NATSURL())
 	fmt.Fprintf(w, "metrics   http://%s/metrics\n", m.observer.Addr())
 	if m.observer.Tracing() {
 		fmt.Fprintln(w, "traces    on")

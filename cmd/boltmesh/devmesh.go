@@ -48,6 +48,9 @@ func startMesh(ctx context.Context, f *devFlags, t *topology.Topology, stderr io
 	if err := m.open(t); err != nil {
 		return m, err
 	}
+	if err := m.profiles(ctx, f.archives, stderr); err != nil {
+		return m, err
+	}
 	m.topics = topicsOf(m.plan)
 	if m.stack, err = devstack.Start(ctx, devstack.Options{
 		Dir: filepath.Join(f.dataDir, "brokers"), Topics: m.topics, KafkaPartitions: devPartitions, SyncInterval: time.Minute,
