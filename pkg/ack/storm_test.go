@@ -10,7 +10,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// The cases here are those of Apache Storm's integration tests (CONFORMANCE A), with a tree's bolts played by hand.
+// The cases here are those of Apache Storm's topology integration tests, with a tree's bolts played by hand.
 
 // tree plays the bolts of one ledger: it hands out ledger ids for deliveries and sends one delta for each step.
 type tree struct {
@@ -220,7 +220,7 @@ func TestA10UnknownDeltas(t *testing.T) {
 	tr.want(t, "a slow double completion")
 }
 
-// TestB2DoubleCompletionAndGaps (CONFORMANCE B): the floor stops at the first gap, and a slow second completion of a root is harmless.
+// TestB2DoubleCompletionAndGaps (storm-kafka-client's tests): the floor stops at the first gap, and a slow second completion of a root is harmless.
 func TestB2DoubleCompletionAndGaps(t *testing.T) {
 	tr := newTree(Options{Timeout: 10})
 	var in []delivery

@@ -16,7 +16,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// The cases here are those of Apache Storm's integration tests (CONFORMANCE A and D) in the simulated mesh, with and without faults.
+// The cases here are those of Apache Storm's topology integration tests in the simulated mesh, with and without faults.
 
 // does is a bolt made of a function.
 type does func(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error
@@ -296,4 +296,59 @@ func TestShuffleBalance(t *testing.T) {
 			t.Errorf("task %d got %d of %d", task, n, frames)
 		}
 	}
+}
+
+// TestAppliedWhilePaused: of a topology that is paused from its first moment on nothing is emitted, which the mesh checks when it resumes; then everything
+// is processed. It is a case of Apache Storm's topology integration tests.
+func TestAppliedWhilePaused(t *testing.T) {
+	withAndWithout(t, func(t *testing.T, seed uint64, f Faults, steps int) {
+		got := told(t, Options{
+			Seed: seed, Faults: f, Steps: steps, Paused: 2000, Edges: []bolt.Edge{shared("keep")}, Nodes: []Node{keep()},
+			Partitions: [][]spout.Record{words("a", "b"), words("c")},
+		})
+		if want := []string{"spout: a", "spout: b", "spout: c"}; !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// TestPartialKey: a key is divided between two tasks at most, here where nothing is stateful below, and each word arrives once.
+func TestPartialKey(t *testing.T) {
+	withAndWithout(t, func(t *testing.T, seed uint64, f Faults, steps int) {
+		const n = 60
+		var log []spout.Record
+		for i := range n {
+			log = append(log, spout.Record{Offset: int64(i), Value: fmt.Appendf(nil, `{"device":"d%d","say":"%d"}`, i%3, i)})
+		}
+		part := edge("tag", 8, byKey)
+		part.Partial = true
+		got := told(t, Options{
+			Seed: seed, Faults: f, Steps: steps, Edges: []bolt.Edge{part}, Partitions: [][]spout.Record{log},
+			Nodes: []Node{
+				{ID: "tag", Tasks: 8, Edges: []bolt.Edge{shared("keep")}, Build: func(e Env) bolt.Bolt {
+					return does(func(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+						say(c, t.Key, "%s %d %s", t.Key, e.Task, said(t))
+						return nil
+					})
+				}},
+				keep(),
+			},
+		})
+		tasks, seen := map[string]map[string]bool{}, map[string]bool{}
+		for _, g := range got {
+			w := strings.Fields(g) // tag: key task word
+			if tasks[w[1]] == nil {
+				tasks[w[1]] = map[string]bool{}
+			}
+			tasks[w[1]][w[2]], seen[w[3]] = true, true
+		}
+		for key, of := range tasks {
+			if len(of) != 2 {
+				t.Errorf("%s went to the tasks %v", key, of)
+			}
+		}
+		if len(got) != n || len(seen) != n {
+			t.Errorf("%d words, %d of them different, want %d", len(got), len(seen), n)
+		}
+	})
 }

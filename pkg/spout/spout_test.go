@@ -16,8 +16,8 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// reader drives one partition by hand: it is the broker, the dead letters, the clock and Kafka's commits. The cases are those of storm-kafka-client
-// (CONFORMANCE B).
+// reader drives one partition by hand: it is the broker, the dead letters, the clock and Kafka's commits. The cases are those of
+// storm-kafka-client's tests.
 type reader struct {
 	*spout.Partition
 	t         *testing.T
@@ -206,6 +206,32 @@ func TestMaxInFlight(t *testing.T) {
 	}
 }
 
+// TestTracesReach: whatever is emitted between two ticks, a successor that begins at the committed floor knows how far it can reach.
+func TestTracesReach(t *testing.T) {
+	b := newReader(t, 1, 100, 4)
+	for range 20 {
+		for next := b.Next(); b.Room(next, 0); next++ {
+			b.offer(next, next+1)
+		}
+		committed := int64(100)
+		if n := len(b.commits); n > 0 {
+			committed = b.commits[n-1]
+		}
+		if reach := newReader(t, 2, committed, 4).Traces(1000); b.Next() > reach {
+			t.Fatalf("emitted up to %d, a successor at %d counts with %d", b.Next(), committed, reach)
+		}
+		for _, f := range b.take() {
+			b.handle(f)
+		}
+	}
+	if end := newReader(t, 2, 100, 4).Traces(103); end != 103 {
+		t.Errorf("traces reach %d, the log ends at 103", end)
+	}
+	if len(b.commits) > 10 {
+		t.Errorf("%d commits for 20 spans", len(b.commits))
+	}
+}
+
 // TestResume: a new reader begins at what was committed, under a new generation, and ignores what is still reported to the old one.
 func TestResume(t *testing.T) {
 	old := newReader(t, 1, 0, 0)
@@ -314,7 +340,7 @@ func TestBrokerDown(t *testing.T) {
 	b.want("commits", b.commits, 1)
 }
 
-// TestTracksBeforeItPublishes (CONFORMANCE A10): a report may come before the publish has returned, and counts.
+// TestTracksBeforeItPublishes: a report may come before the publish has returned, and counts.
 func TestTracksBeforeItPublishes(t *testing.T) {
 	b := newReader(t, 1, 0, 0)
 	early := &eager{reader: b}

@@ -338,7 +338,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// CONFORMANCE A5: rejected at validation, with the place.
+// TestRejectedWithPlace has the cases of Apache Storm's topology integration tests: rejected at validation, with the place.
 func TestRejectedWithPlace(t *testing.T) {
 	for _, c := range []struct{ what, bolts, want string }{
 		{"unknown node", "  - {id: a, kind: convert, from: x, save: c}", `t.yaml:4:34: unknown node "x"`},
