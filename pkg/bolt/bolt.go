@@ -70,6 +70,8 @@ type Emission struct {
 	Key     string // the device
 	Time    int64  // event time, ms
 	Payload []byte // a JSON object; the collector keeps it
+
+	to int32 // the task named by EmitTo, from 1
 }
 
 // Collector takes what a bolt emits while it handles one tuple, and lends it the state of its task.
@@ -90,6 +92,13 @@ func (c *Collector) Emit(e Emission) {
 		e.Stream = tuple.DefaultStream
 	}
 	c.emissions = append(c.emissions, e)
+}
+
+// EmitTo hands e on as Emit does, and along direct edges to one task, counted from 0. Which one must follow from the tuple being handled, so that a
+// replay names it again. An emission along a direct edge that names no task of the receiving node rejects the tuple.
+func (c *Collector) EmitTo(task int32, e Emission) {
+	e.to = task + 1
+	c.Emit(e)
 }
 
 // Emitted returns what has been emitted for the tuple being handled so far. It is valid until the tuple is done.

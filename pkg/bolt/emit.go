@@ -49,7 +49,7 @@ func (r *run) emit(it *item, children []child) error {
 			binary.BigEndian.PutUint64(t.Trace.SpanID[:], it.ledger)
 		}
 		for _, h := range children[i].hops {
-			id, err := r.out.add(&t, h)
+			id, err := r.deliver(it, &t, h)
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ func (r *run) children(ctx context.Context, it *item) ([]child, error) {
 			Root: it.Root, Offset: it.Offset, Stream: e.Stream, Key: e.Key, Time: e.Time, Group: r.c.group, Payload: e.Payload,
 		}}
 		var err error
-		if c.hops, err = r.hopsOf(ctx, &c.tuple); err != nil {
+		if c.hops, err = r.hopsOf(ctx, &c.tuple, e.to-1); err != nil {
 			return nil, err
 		}
 		cs = append(cs, c)
@@ -87,11 +87,18 @@ func (r *run) children(ctx context.Context, it *item) ([]child, error) {
 	return r.kids.close(cs), nil
 }
 
-// hopsOf lists the deliveries of an emitted tuple, numbered where they lead to a gate.
-func (r *run) hopsOf(ctx context.Context, t *tuple.Tuple) ([]hop, error) {
+// hopsOf lists the deliveries of an emitted tuple, numbered where they lead to a gate. Along direct edges it goes to task.
+func (r *run) hopsOf(ctx context.Context, t *tuple.Tuple, task int32) ([]hop, error) {
 	hops := r.hops.open()
 	for i := range r.Edges {
 		from := len(hops)
+		if e := &r.Edges[i]; e.Named && e.Stream == t.Stream {
+			h, err := e.named(i, task)
+			if err != nil {
+				return nil, err
+			}
+			hops = append(hops, h)
+		}
 		hops = r.Edges[i].hops(hops, i, t)
 		if r.Edges[i].Gated {
 			if err := r.number(ctx, t, hops[from:]); err != nil {

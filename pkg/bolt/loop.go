@@ -81,7 +81,8 @@ type Options struct {
 	Edges    []Edge
 	Retry    topology.Retry
 	Own      *Ownership
-	Copies   bool // an incoming edge hands every tuple to all tasks: the children of each task are its own
+	Copies   bool    // an incoming edge hands every tuple to all tasks: the children of each task are its own
+	Inner    []Inner // nodes that Local edges lead to, each after those that emit to it; not of a Stateful bolt
 	Inbox    Inbox
 	Outbox   Outbox
 	Deltas   Deltas
@@ -103,6 +104,8 @@ type Loop struct {
 	streams  map[string]tuple.Name
 	ordinals map[string]uint32 // scratch of run.ordinal
 	holding  atomic.Pointer[Held]
+	inner    []*Loop    // of Inner
+	within   []*Loop    // by edge: the inner loop that it leads to; nil for frames
 	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
 	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
@@ -119,6 +122,22 @@ func (l *Loop) Held() *Held { return l.holding.Load() }
 // New returns a loop that is ready to Step. For a stateful bolt it loads the task's head, which must happen after the claim and before the first
 // message is taken.
 func New(ctx context.Context, o Options) (*Loop, error) {
+	l, err := newLoop(o)
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := o.Bolt.(Stateful); ok {
+		if o.Own == nil || len(o.Inner) > 0 {
+			return nil, fmt.Errorf("node %s is stateful: it needs an owned task, and runs no other node's bolt", o.Where.Node)
+		}
+		l.state = s
+		return l, l.load(ctx)
+	}
+	return l, l.enclose()
+}
+
+// newLoop returns a loop without state.
+func newLoop(o Options) (*Loop, error) {
 	if o.Fetch <= 0 {
 		o.Fetch = 32
 	}
@@ -134,15 +153,14 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 	if o.Retry.Ceiling <= 0 {
 		o.Retry.Ceiling = 10 * time.Second
 	}
-	l := &Loop{Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{}, ordinals: map[string]uint32{}}
-	if s, ok := o.Bolt.(Stateful); ok {
-		if o.Own == nil {
-			return nil, fmt.Errorf("node %s is stateful and needs an owned task", o.Where.Node)
-		}
-		l.state = s
-		return l, l.load(ctx)
+	var err error
+	if o.Edges, err = own(o.Edges, o.Bolt); err != nil {
+		return nil, fmt.Errorf("node %s: %w", o.Where.Node, err)
 	}
-	return l, nil
+	return &Loop{
+		Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{},
+		ordinals: map[string]uint32{}, within: make([]*Loop, len(o.Edges)),
+	}, nil
 }
 
 // load takes the task's head from the store: at the start, and when a commit's outcome is unknown.
@@ -177,6 +195,9 @@ func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 	if err := r.execute(ctx); err != nil {
 		return 0, r.abandon(err)
 	}
+	if err := r.chain(ctx); err != nil {
+		return 0, r.abandon(err)
+	}
 	if err := r.commit(ctx); err != nil {
 		return 0, r.abandon(err)
 	}
@@ -191,7 +212,7 @@ func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 	}
 	frames, l.pending = len(l.pending), nil
 	l.holding.Store(nil)
-	r.tell()
+	r.tellAll()
 	return frames, nil
 }
 

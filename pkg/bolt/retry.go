@@ -96,7 +96,7 @@ func (r *run) bury(ctx context.Context, it *item, why error) error {
 
 func (r *run) letter(ctx context.Context, it *item, why error) error {
 	l := r.blank(why)
-	l.ID, l.Source, l.Stream, l.Key, l.Time, l.Group, l.N, l.Payload = it.ID, it.d.frame.Source, it.Stream, it.Key, it.Time, it.Group, it.N, it.Payload
+	l.ID, l.Source, l.Stream, l.Key, l.Time, l.Group, l.N, l.Payload = it.ID, it.source, it.Stream, it.Key, it.Time, it.Group, it.N, it.Payload
 	l.Origin, l.Offset, l.Generation, l.Count, l.Tries = it.Root.Origin, it.Offset, it.Root.Attempt.Generation, it.Root.Attempt.Count, it.tries
 	if it.Trace.Sampled() {
 		l.TraceID = tuple.ID(it.Trace.TraceID).String()

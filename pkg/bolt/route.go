@@ -3,6 +3,7 @@ package bolt
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -17,11 +18,52 @@ type Edge struct {
 	All    bool  // every task gets a copy, each with a ledger id of its own
 	Direct bool  // Task gets every tuple, whatever is in it
 	Task   int32 // with Direct
+	Named  bool  // the emitting bolt names the task, with Collector.EmitTo
 	Gated  bool  // both ends are stateful: tuples carry n
+	// Local runs To's bolt in this loop, when it is among the loop's Inner; otherwise workers compete as on any shared edge.
+	Local bool
 	// Partial divides each key between two tasks, by the tuple's id: a hot key's load is halved, and so is what each task knows of it.
 	Partial bool
+	// Custom names a Grouping of the emitting bolt, which then must be a Grouper; "": none.
+	Custom string
 	// Key returns what the edge groups by; ok is false for a tuple that does not take the edge (a key field is absent). nil divides by tuple id.
 	Key func(t *tuple.Tuple) (key string, ok bool)
+	// Group returns the receiving group of a tuple on a gated edge, by which its n counts; nil: Key does.
+	Group func(t *tuple.Tuple) (group string, ok bool)
+
+	divide Grouping // of Custom
+}
+
+// Grouping divides keys among tasks in a way of its own: the answer, modulo tasks, is the task of key. It must be a pure function of its arguments,
+// in every process and every version of the service: a tuple that is replayed must reach the task that it has reached before.
+type Grouping func(key string, tasks int32) int32
+
+// Grouper is a bolt with groupings of its own, for edges that it emits along.
+type Grouper interface {
+	// Grouping returns the grouping of a name that a topology has written; ok is false when there is none.
+	Grouping(name string) (g Grouping, ok bool)
+}
+
+// own resolves the edges' custom groupings.
+func own(edges []Edge, b Bolt) ([]Edge, error) {
+	if !slices.ContainsFunc(edges, func(e Edge) bool { return e.Custom != "" }) {
+		return edges, nil
+	}
+	edges = slices.Clone(edges)
+	for i := range edges {
+		e := &edges[i]
+		if e.Custom == "" {
+			continue
+		}
+		g, ok := b.(Grouper)
+		if ok {
+			e.divide, ok = g.Grouping(e.Custom)
+		}
+		if !ok {
+			return nil, fmt.Errorf("the edge to %s: the service has no grouping called %q", e.To, e.Custom)
+		}
+	}
+	return edges, nil
 }
 
 // hop is one delivery of a tuple: an edge, a task, and the counter on gated edges.
@@ -34,7 +76,7 @@ type hop struct {
 // hops appends the deliveries of t along the edge with index i.
 func (e *Edge) hops(to []hop, i int, t *tuple.Tuple) []hop {
 	switch {
-	case e.Stream != t.Stream:
+	case e.Stream != t.Stream, e.Named:
 	case e.Shared:
 		to = append(to, hop{edge: i, task: tuple.Shared})
 	case e.All:
@@ -47,13 +89,29 @@ func (e *Edge) hops(to []hop, i int, t *tuple.Tuple) []hop {
 		to = append(to, hop{edge: i, task: int32(binary.LittleEndian.Uint32(t.ID[:]) % uint32(e.Tasks))})
 	default:
 		if key, ok := e.Key(t); ok {
-			if e.Partial && t.ID[0]&1 == 1 {
-				key += "\x00"
-			}
-			to = append(to, hop{edge: i, task: partition.Task(key, int(e.Tasks))})
+			to = append(to, hop{edge: i, task: e.taskOf(key, t)})
 		}
 	}
 	return to
+}
+
+func (e *Edge) taskOf(key string, t *tuple.Tuple) int32 {
+	if e.divide != nil {
+		return int32(uint32(e.divide(key, e.Tasks)) % uint32(e.Tasks))
+	}
+	task := partition.Task(key, int(e.Tasks))
+	if e.Partial && e.Tasks > 1 && t.ID[0]&1 == 1 { // the other one of the key's two tasks
+		task = (task + 1 + partition.Task(key+"\x00", int(e.Tasks)-1)) % e.Tasks
+	}
+	return task
+}
+
+// named is the hop to the task that the bolt has named.
+func (e *Edge) named(i int, task int32) (hop, error) {
+	if task < 0 || task >= e.Tasks {
+		return hop{}, Reject(fmt.Errorf("emitted to task %d of %s, which has %d: a direct edge needs EmitTo with one of them", task, e.To, e.Tasks))
+	}
+	return hop{edge: i, task: task}, nil
 }
 
 // Packer gathers tuples into frames, one row of frames per destination, in the order in which destinations were first used.

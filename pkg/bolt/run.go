@@ -22,7 +22,9 @@ type run struct {
 	order   []tuple.ID         // of fresh, since the last commit
 	kids    arena[child]
 	hops    arena[hop]
-	failed  []*item // executed since the last Finish, for its failures
+	failed  []*item        // executed since the last Finish, for its failures
+	nested  map[*Loop]*run // what goes on in the inner loops
+	queue   []*item        // of an inner loop: what was emitted to it
 	said    []trace.Handled
 	fetched time.Time
 	sum     trace.Stepped
@@ -58,6 +60,7 @@ type fresh struct {
 type item struct {
 	*tuple.Tuple
 	d      *delivery
+	source string // the node that emitted it
 	ledger uint64
 	group  grouped
 	tries  int
@@ -80,6 +83,7 @@ func (it *item) count(x uint64) {
 func (l *Loop) begin() *run {
 	r := &run{Loop: l, in: make([]delivery, len(l.pending)), fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where, Frames: len(l.pending)}}
 	r.out = Packer{Revision: l.Revision, Source: l.where.Node, Edges: l.Edges}
+	r.nest()
 	if l.state != nil {
 		r.fresh = map[tuple.ID]fresh{}
 		r.c.state, r.c.agenda = l.Own.View, map[string]int64{}
@@ -136,7 +140,7 @@ func (r *run) execute(ctx context.Context) error {
 		}
 		r.c.source = d.frame.Source
 		for k := range d.frame.Tuples {
-			it := item{Tuple: &d.frame.Tuples[k], d: d, ledger: d.ledger[k]}
+			it := item{Tuple: &d.frame.Tuples[k], d: d, source: d.frame.Source, ledger: d.ledger[k]}
 			if d.groups != nil {
 				it.group = d.groups[k]
 			}
@@ -414,7 +418,7 @@ func (r *run) commit(ctx context.Context) error {
 
 // publish stores what the batch emitted, after the commit that covers it.
 func (r *run) publish(ctx context.Context) error {
-	frames, err := r.out.Take()
+	frames, err := r.take()
 	if err != nil || len(frames) == 0 {
 		return err
 	}

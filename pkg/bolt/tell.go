@@ -1,6 +1,8 @@
 package bolt
 
 import (
+	"time"
+
 	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -21,7 +23,7 @@ func (r *run) tell1(it *item, o trace.Outcome, err error) {
 		return
 	}
 	h := trace.Handled{
-		Where: r.where, Tuple: it.ID, Root: it.Root, Offset: it.Offset, Key: it.Key, Stream: it.Stream, Source: it.d.frame.Source,
+		Where: r.where, Tuple: it.ID, Root: it.Root, Offset: it.Offset, Key: it.Key, Stream: it.Stream, Source: it.source,
 		Parent: it.Trace, Span: it.ledger, Emitted: it.out, Tries: it.tries, Outcome: o, Err: err,
 		Fetched: r.fetched, Begun: it.begun,
 	}
@@ -31,17 +33,16 @@ func (r *run) tell1(it *item, o trace.Outcome, err error) {
 	r.said = append(r.said, h)
 }
 
-// tell reports the batch, now that all of it has happened.
-func (r *run) tell() {
+// tell reports the batch, now that all of it has happened: its publishing took so long, if for another node of the loop too.
+func (r *run) tell(now time.Time, publish time.Duration) {
 	if r.Sink == nil {
 		return
 	}
-	now := r.Clock.Now()
 	r.sum.At = now
 	for i := range r.said {
 		h := &r.said[i]
 		published := now
-		h.PublishBegun, h.Published = published.Add(-r.sum.Publish), published
+		h.PublishBegun, h.Published = published.Add(-publish), published
 		if r.Own != nil {
 			h.Committed = h.PublishBegun
 			h.CommitBegun = h.Committed.Add(-r.sum.Commit)

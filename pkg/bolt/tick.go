@@ -39,7 +39,10 @@ func (r *run) number(ctx context.Context, t *tuple.Tuple, hops []hop) error {
 	for i := range hops {
 		e := &r.Edges[hops[i].edge]
 		var key string
-		if e.Key != nil {
+		switch {
+		case e.Group != nil:
+			key, _ = e.Group(t)
+		case e.Key != nil:
 			key, _ = e.Key(t)
 		}
 		var v state.Value

@@ -30,7 +30,8 @@ type Harness struct {
 	Deltas  []tuple.Delta
 	Floor   int64 // of Origin, carried by the frames that are fed
 	Count   uint32
-	Sink    trace.Sink // set before the first Feed
+	Sink    trace.Sink      // set before the first Feed
+	Frames  []bolt.Outgoing // published by the last Feed, Tick or Step
 
 	options bolt.Options
 	in      []bolt.Delivery
@@ -48,7 +49,7 @@ func New(t testing.TB, b bolt.Bolt, streams ...string) *Harness {
 	}
 	h.options = bolt.Options{
 		Where: trace.Where{Topology: "test", Node: "node", Worker: "w"}, Revision: 1, Bolt: b,
-		Inbox: (*inbox)(h), Outbox: (*outbox)(h), Deltas: (*deltas)(h), Letters: (*letters)(h), Clock: clock{},
+		Inbox: (*inbox)(h), Outbox: (*outbox)(h), Deltas: (*deltas)(h), Letters: (*letters)(h), Clock: Clock{},
 		Sink: func(e trace.Event) { h.Sink.Emit(e) },
 	}
 	for _, s := range streams {
@@ -64,6 +65,17 @@ func New(t testing.TB, b bolt.Bolt, streams ...string) *Harness {
 // Edges replaces where the bolt's output goes, and restarts it.
 func (h *Harness) Edges(edges ...bolt.Edge) {
 	h.options.Edges = edges
+	h.Restart()
+}
+
+// Inner lets the loop run the bolts of further nodes, and restarts it. Letters that are nil are the harness's own.
+func (h *Harness) Inner(nodes ...bolt.Inner) {
+	h.options.Inner = slices.Clone(nodes)
+	for i := range h.options.Inner {
+		if in := &h.options.Inner[i]; in.Letters == nil {
+			in.Letters = (*letters)(h)
+		}
+	}
 	h.Restart()
 }
 
@@ -147,14 +159,40 @@ func (h *Harness) Step() []tuple.Tuple {
 func (h *Harness) Published() (out []tuple.Tuple) {
 	h.T.Helper()
 	for _, o := range h.out {
-		var f tuple.Frame
-		if err := f.Decode(o.Data); err != nil {
-			h.T.Fatal(err)
-		}
-		out = append(out, f.Tuples...)
+		out = append(out, Tuples(h.T, o)...)
 	}
-	h.out = nil
+	h.Frames, h.out = h.out, nil
 	return out
+}
+
+// Tuples decodes a frame that was published.
+func Tuples(t testing.TB, o bolt.Outgoing) []tuple.Tuple {
+	t.Helper()
+	var f tuple.Frame
+	if err := f.Decode(o.Data); err != nil {
+		t.Fatal(err)
+	}
+	return f.Tuples
+}
+
+// Loop returns a loop without a harness: what o leaves out is in memory, and what is published there is forgotten.
+func Loop(t testing.TB, o bolt.Options) *bolt.Loop {
+	t.Helper()
+	h := &Harness{T: t}
+	o.Revision = 1
+	o.Where = trace.Where{Topology: "test", Node: "node", Worker: "w"}
+	if o.Inbox == nil {
+		o.Inbox = (*inbox)(h)
+	}
+	if o.Outbox == nil {
+		o.Outbox = (*outbox)(h)
+	}
+	o.Deltas, o.Letters, o.Clock = (*deltas)(h), (*letters)(h), Clock{}
+	l, err := bolt.New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 type (
@@ -162,7 +200,6 @@ type (
 	outbox  Harness
 	deltas  Harness
 	letters Harness
-	clock   struct{}
 )
 
 func (h *inbox) Fetch(context.Context, int) ([]bolt.Delivery, error) {
@@ -192,9 +229,14 @@ func (h *letters) Known(_ context.Context, id tuple.ID) (bool, error) {
 	return slices.ContainsFunc(h.Letters, func(l *tuple.Letter) bool { return l.ID == id }), nil
 }
 
-// clock stands still and sleeps at once.
-func (clock) Now() time.Time                                   { return time.UnixMilli(1_000_000) }
-func (clock) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+// Clock stands still and sleeps at once.
+type Clock struct{}
+
+// Now implements bolt.Clock.
+func (Clock) Now() time.Time { return time.UnixMilli(1_000_000) }
+
+// Sleep implements bolt.Clock.
+func (Clock) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
 // Corrupt cuts the last queued frame short.
 func (h *Harness) Corrupt() {
