@@ -239,7 +239,7 @@ func (r *reader) readFrom(b *parsed) {
 				continue
 			}
 			f.Node, f.Stream = o.text("node", ""), o.text("stream", "")
-			f.Grouping = o.choice("grouping", "", groupings)
+			f.Grouping, f.Custom = r.grouping(o)
 			f.By, p.by = o.texts("by")
 			p.node, p.stream, p.grouping = o.place("node"), o.place("stream"), o.place("grouping")
 			r.checkBy(o, &f, p)
@@ -248,6 +248,15 @@ func (r *reader) readFrom(b *parsed) {
 			b.From, b.from = append(b.From, f), append(b.from, p)
 		}
 	}
+}
+
+// grouping reads one of the groupings, or {custom: name}.
+func (r *reader) grouping(o object) (grouping, custom string) {
+	n := o.node("grouping")
+	if n == nil || n.kind == scalar {
+		return o.choice("grouping", "", groupings), ""
+	}
+	return Custom, r.object(n, "grouping", shapes["grouping"], nil).id("custom")
 }
 
 // checkBy judges grouping and by as such, whatever the receiving node.
@@ -264,7 +273,7 @@ func (r *reader) checkBy(o object, f *From, p parsedFrom) {
 		}
 	}
 	switch f.Grouping {
-	case "", Fields, PartialKey:
+	case "", Fields, PartialKey, Custom:
 	default:
 		if o.has("by") {
 			r.fail(o.keys["by"], "remove it, or write grouping: fields", "by has no meaning with grouping: %s", f.Grouping)

@@ -115,9 +115,7 @@ func (c *checker) groupings(b *parsed, sets []FieldSet) {
 		for k, field := range f.By {
 			c.key(field, "by", at.by[k], sets[i])
 		}
-		if f.Grouping == Direct {
-			c.fail(at.grouping, "write fields with by: [...]", "direct needs a sender that names the task, and no kind of node does")
-		}
+		c.sender(f, at)
 		if b.stateful() {
 			c.into(b, f, at)
 		} else if f.Grouping == PartialKey && len(f.By) == 0 {
@@ -134,11 +132,31 @@ func (c *checker) groupings(b *parsed, sets []FieldSet) {
 	}
 }
 
+// sender demands a node of the user's own where the node that emits has to divide.
+func (c *checker) sender(f From, at parsedFrom) {
+	if f.Grouping != Direct && f.Grouping != Custom {
+		return
+	}
+	kind := KindSpout
+	if up := c.bolts[f.Node]; up != nil {
+		kind = up.Kind
+	}
+	switch {
+	case kind == KindCustom || kind == "": // a kind that is unknown has been reported
+	case f.Grouping == Direct:
+		c.fail(at.grouping, "write fields with by: [...], or receive from a node of kind custom", "direct needs a sender that names the task, and %q is of kind %s", f.Node, kind)
+	default:
+		c.fail(at.grouping, "write fields with by: [...], or receive from a node of kind custom", "the grouping %q is a function of the service that emits, and %q is of kind %s", f.Custom, f.Node, kind)
+	}
+}
+
 // into allows into a stateful node only what is a pure function of the tuple and keeps a group in one task.
 func (c *checker) into(b *parsed, f From, at parsedFrom) {
 	group := b.groupFields()
 	switch f.Grouping {
-	case "", Fields, Global, Direct:
+	case "", Fields, Global, Custom:
+	case Direct:
+		c.fail(at.grouping, "remove grouping, write fields, or {custom: <name>} for a function of the group", "bad grouping direct into %q: it keeps state, and nothing keeps the sender from naming another task when a tuple is replayed, which would count twice", b.ID)
 	case All:
 		c.fail(at.grouping, "remove grouping", "bad grouping all into %q: every task would count every tuple; all is for ticks, which need no declaration", b.ID)
 	case PartialKey:
@@ -151,8 +169,8 @@ func (c *checker) into(b *parsed, f From, at parsedFrom) {
 			c.fail(at.by[k], "write by as a subset of group: "+strings.Join(group, ", "), "bad grouping by %q into %q: tuples of one group would go to several tasks", field, b.ID)
 		}
 	}
-	if f.Grouping == Fields && slices.Equal(group, []string{"none"}) {
-		c.fail(at.grouping, "write global", "bad grouping fields into %q: group: none is one group, which one task holds", b.ID)
+	if (f.Grouping == Fields || f.Grouping == Custom) && slices.Equal(group, []string{"none"}) {
+		c.fail(at.grouping, "write global", "bad grouping "+f.Grouping+" into %q: group: none is one group, which one task holds", b.ID)
 	}
 }
 
@@ -161,10 +179,19 @@ func (c *checker) alike(b *parsed) {
 	for i := 1; i < len(b.From); i++ {
 		g0, by0 := c.plan.divide(&b.Bolt, b.From[0])
 		g, by := c.plan.divide(&b.Bolt, b.From[i])
-		if g != g0 || !slices.Equal(by, by0) {
+		alike := b.From[i].Custom == b.From[0].Custom && (g != Custom || c.serviceOf(b.From[i]) == c.serviceOf(b.From[0]))
+		if g != g0 || !alike || !slices.Equal(by, by0) {
 			c.fail(b.from[i].grouping, "give all edges the same grouping and by", "bad grouping into %q: its edges divide tuples differently, so that one group would be in two tasks", b.ID)
 		}
 	}
+}
+
+// serviceOf names the service that runs the node at the other end.
+func (c *checker) serviceOf(f From) string {
+	if up := c.bolts[f.Node]; up != nil {
+		return up.Service
+	}
+	return ""
 }
 
 // ordered warns of a node that depends on the order of readings below workers that compete for them.

@@ -88,8 +88,11 @@ var shapes = map[string][]key{
 	"from": {
 		{"node", "id", "The node to receive from.", true},
 		{"stream", "stream", "Which of its outputs. Default: default.", false},
-		{"grouping", "fields|shuffle|local_or_shuffle|all|global|direct|none|partial_key", "How tuples are divided among tasks. Follows from the receiving node when not given.", false},
-		{"by", "strings", "Key fields of a fields grouping: device, a field, archive.<field>.", false},
+		{"grouping", "grouping", "How tuples are divided among tasks. Follows from the receiving node when not given.", false},
+		{"by", "strings", "Key fields of a fields, partial_key or custom grouping: device, a field, archive.<field>.", false},
+	},
+	"grouping": {
+		{"custom", "id", "The name of a grouping that the emitting node's service has, which must be one of yours: it divides what by names.", true},
 	},
 	"window": {
 		{"tumbling", "duration", "Windows of this length, one after the other.", false},

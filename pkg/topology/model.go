@@ -25,6 +25,7 @@ const (
 	Direct         = "direct"
 	None           = "none"
 	PartialKey     = "partial_key"
+	Custom         = "custom" // a function of the emitting service
 )
 
 // DefaultTasks is the number of tasks of a partitioned node that names none; MaxTasks bounds it.
@@ -153,6 +154,7 @@ type From struct {
 	Node     string
 	Stream   string // "" means default
 	Grouping string // "" means the default for the receiving node
+	Custom   string // with the grouping Custom: the name of the function
 	By       []string
 }
 
@@ -256,7 +258,9 @@ type Edge struct {
 	From, To string
 	Stream   string
 	Grouping string
-	By       []string // key fields of a fields edge; empty with Global
+	Custom   string   // the name of a custom grouping
+	By       []string // key fields of a fields, partial_key or custom edge; empty with Global
+	Local    bool     // both ends are without state and of one service: a worker that runs both runs them in one loop
 	Gated    bool     // both ends are stateful: tuples carry n
 	Save     *Save    // set on edges to the output node
 }

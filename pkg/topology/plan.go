@@ -130,20 +130,23 @@ func (g *graph) divide(to *Bolt, f From) (grouping string, by []string) {
 		grouping = Fields
 	}
 	switch {
-	case to.stateful() && (grouping == "" || grouping == Fields):
+	case to.stateful() && (grouping == "" || grouping == Fields || grouping == Custom):
 		if slices.Equal(to.Group, []string{"none"}) {
 			return Global, nil
 		}
 		if len(by) == 0 {
 			by = to.groupFields()
 		}
-		return Fields, by
+		if grouping != Custom {
+			grouping = Fields
+		}
+		return grouping, by
 	case grouping == "" && g.statefulBelow(to.ID):
 		return Fields, []string{"device"}
 	case grouping == "":
 		return Shuffle, nil
-	case grouping == Fields && len(by) == 0:
-		return Fields, []string{"device"}
+	case (grouping == Fields || grouping == Custom) && len(by) == 0:
+		return grouping, []string{"device"}
 	}
 	return grouping, by
 }
@@ -176,12 +179,31 @@ func (t *Topology) Plan() (*Plan, error) {
 		plan.Nodes = append(plan.Nodes, p.node(id))
 	}
 	slices.SortStableFunc(plan.Nodes, func(a, b Node) int { return a.Level - b.Level })
+	plan.localize()
 	if len(p.in[OutputNode]) > 0 {
 		plan.Nodes = append(plan.Nodes, Node{
 			ID: OutputNode, Kind: KindOutput, Service: KindOutput, Level: p.level[OutputNode], Tasks: tasksOf(t.Output.Tasks), Shared: true, In: p.in[OutputNode],
 		})
 	}
 	return plan, nil
+}
+
+// localize marks the edges that a worker with both ends can keep to itself. What a stateful node emits always travels: the next node must not see it
+// before it is committed.
+func (p *Plan) localize() {
+	at := map[string]*Node{}
+	for i := range p.Nodes {
+		at[p.Nodes[i].ID] = &p.Nodes[i]
+	}
+	for _, n := range at {
+		for _, edges := range [][]Edge{n.In, n.Out} {
+			for i := range edges {
+				e := &edges[i]
+				from, to := at[e.From], at[e.To]
+				e.Local = e.Grouping == LocalOrShuffle && to.Shared && !from.Stateful && from.Service == to.Service
+			}
+		}
+	}
 }
 
 type planner struct {
@@ -193,7 +215,7 @@ type planner struct {
 // connect adds a bolt's edges; all it receives from have been connected.
 func (p *planner) connect(b *Bolt) {
 	for _, f := range b.From {
-		e := Edge{From: f.Node, To: b.ID, Stream: nameOf(f.Stream)}
+		e := Edge{From: f.Node, To: b.ID, Stream: nameOf(f.Stream), Custom: f.Custom}
 		e.Grouping, e.By = p.divide(b, f)
 		if up := p.bolts[f.Node]; up != nil {
 			e.Gated = up.stateful() && b.stateful()

@@ -149,6 +149,8 @@ func typeSchema(of string) dict {
 		return anyOf(dict{"type": "string"}, ref("from"), dict{"type": "array", "items": one, "minItems": 1})
 	case "save":
 		return anyOf(dict{"type": "string", "minLength": 1}, ref("save"))
+	case "grouping":
+		return anyOf(dict{"enum": groupings}, ref("grouping"))
 	case "archive name":
 		return text(`^[a-z][a-z0-9_]{0,47}$|\$\{`)
 	case "archive":
@@ -214,7 +216,7 @@ func TestExamplesFulfilSchema(t *testing.T) {
 // TestTypesOfKeys: the words in the table of keys are the words that the parser takes.
 func TestTypesOfKeys(t *testing.T) {
 	words := map[string][]string{
-		"kind": kinds, "grouping": groupings, "decode": decoders, "unit": timeUnits, "mechanism": mechanisms,
+		"kind": kinds, "decode": decoders, "unit": timeUnits, "mechanism": mechanisms,
 	}
 	for _, keys := range shapes {
 		for _, k := range keys {

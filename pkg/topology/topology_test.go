@@ -137,11 +137,17 @@ func describe(p *topology.Plan) string {
 		b.WriteByte('\n')
 		for _, e := range n.In {
 			fmt.Fprintf(&b, "    <- %s.%s %s", e.From, e.Stream, e.Grouping)
+			if e.Custom != "" {
+				fmt.Fprintf(&b, " %s", e.Custom)
+			}
 			if len(e.By) > 0 {
 				fmt.Fprintf(&b, " by %s", strings.Join(e.By, ", "))
 			}
 			if e.Gated {
 				b.WriteString(" gated")
+			}
+			if e.Local {
+				b.WriteString(" local")
 			}
 			if e.Save != nil {
 				fmt.Fprintf(&b, " into %s", e.Save.Collection)
