@@ -29,7 +29,7 @@ const (
 	maxDepth  = 32       // objects and lists in each other
 )
 
-// ErrConflict: the profile has another version than the writer has seen. Read it again.
+// ErrConflict says that the profile has another version than the writer has seen: read it again.
 var ErrConflict = errors.New("the profile has been changed by somebody else")
 
 // Profile is what is known of one device.

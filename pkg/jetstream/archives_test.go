@@ -35,7 +35,7 @@ func TestArchiveChanges(t *testing.T) {
 	t.Cleanup(listener.Close)
 	heard := make(chan string, 10_000)
 	stop, err := listener.WatchArchives(t.Context(), func(archive string, devices []string) {
-		heard <- fmt.Sprint(archive, len(devices), devices[:min(len(devices), 2)])
+		heard <- fmt.Sprintf("%s%d%v", archive, len(devices), devices[:min(len(devices), 2)])
 	})
 	if err != nil {
 		t.Fatal(err)
