@@ -73,7 +73,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, verb := range []string{"apply", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "resume", "validate"} {
+	for _, verb := range []string{"apply", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "rebalance", "resume", "validate"} {
 		t.Run(verb, func(t *testing.T) {
 			help, _, _ := strings.Cut(ok(t, append(strings.Fields(verb), "--help")...), "Global Flags:")
 			if !strings.Contains(help, "Examples:") {
@@ -335,4 +335,19 @@ func everyone(t *testing.T, m *devMesh, revision uint32) {
 			t.Fatal(ctx.Err())
 		}
 	}
+}
+
+func TestBalances(t *testing.T) {
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	balances(w, []control.Balance{{
+		Node: "hourly", Moves: []control.Move{{Task: 3, From: "a", To: "b", Load: 812.4}},
+		Before: []control.WorkersLoad{{Worker: "a", Tasks: 3, Load: 1700}, {Worker: "b", Tasks: 2, Load: 90}},
+		After:  []control.WorkersLoad{{Worker: "a", Tasks: 2, Load: 887.6}, {Worker: "b", Tasks: 3, Load: 902.4}},
+	}}, false)
+	balances(w, nil, true)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "rebalance.txt", b.String())
 }

@@ -306,8 +306,10 @@ func (c *change) remove(ctx context.Context, nodes []string) error {
 	var gone []jetstream.Input
 	for _, n := range nodes {
 		gone = append(gone, jetstream.Input{Topology: c.name, Node: n})
-		if err := c.forget(ctx, c.name+".own."+n+".>"); err != nil {
-			return err
+		for _, filter := range []string{c.name + ".own." + n + ".>", member.DivisionKey(c.name, n)} {
+			if err := c.forget(ctx, filter); err != nil {
+				return err
+			}
 		}
 	}
 	c.report.Removed = nodes

@@ -2,10 +2,7 @@
 // the CLI shows it. It never talks to anybody: it is given what was seen and when.
 package member
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // Member is one worker's lease on one node, as it stands in the bucket.
 type Member struct {
@@ -29,14 +26,19 @@ type Member struct {
 	In         int64  `json:"in"`
 	Out        int64  `json:"out"`
 	Failed     int64  `json:"failed"`
+	Frames     int64  `json:"frames,omitempty"`  // of In
+	Busy       int64  `json:"busy_us,omitempty"` // microseconds that its loops have spent executing, committing and publishing
+	At         int64  `json:"at,omitempty"`      // ms: when it counted last
+	Procs      int    `json:"procs,omitempty"`   // processors that the worker may use
 }
 
 // Owned is a task that a worker owns.
 type Owned struct {
 	Task  int32  `json:"task"`
-	Epoch uint64 `json:"epoch"` // grows with every owner; 0 while it is being taken
-	Since int64  `json:"since"` // ms
-	In    int64  `json:"in"`    // tuples handled since then
+	Epoch uint64 `json:"epoch"`             // grows with every owner; 0 while it is being taken
+	Since int64  `json:"since"`             // ms
+	In    int64  `json:"in"`                // tuples handled since then
+	Busy  int64  `json:"busy_us,omitempty"` // as Member.Busy
 }
 
 // Mark is one partition's progress in event time.
@@ -68,36 +70,31 @@ func (l Log) Rests() bool { return l.Paused && l.Floor == l.Next }
 // Key is the key of a worker's lease on a node. Worker names have no dots.
 func Key(topology, node, worker string) string { return topology + ".member." + node + "." + worker }
 
-// OwnKey is the key of the lease on a task, or on a log, of a node. Its value is a Claim.
+// OwnKey is the key of the lease on a task, or on a log, of a node. Its value is the owner's worker name.
 func OwnKey(topology, node, what string) string { return topology + ".own." + node + "." + what }
 
-// Claim is who owns a task, and who is to have it next if somebody has asked for that. In the bucket it reads `owner`, `owner>next`, or `>next` when the
-// owner has released it. Next counts only while that worker is alive and not leaving.
-type Claim struct {
-	Worker string // "": nobody
-	Next   string // "": whoever Assign names
+// DivisionKey is the key of a Division.
+func DivisionKey(topology, node string) string { return topology + ".division." + node }
+
+// Division says who is to have each task of a node, because somebody has asked for that. It holds as long as the same workers are there, without a restart
+// between; then it is void for ever, and owners keep what they have.
+type Division struct {
+	Workers map[string]int64 `json:"workers"` // since when each is there, as its lease says
+	Tasks   []string         `json:"tasks"`   // the worker of each
 }
 
-// ParseClaim reads what String has written.
-func ParseClaim(text string) Claim {
-	worker, next, _ := strings.Cut(text, ">")
-	return Claim{worker, next}
-}
-
-// String writes the claim as it stands in the bucket.
-func (c Claim) String() string {
-	if c.Next == "" {
-		return c.Worker
+// Holds reports whether the division is in force.
+func (d *Division) Holds(node string, tasks int, alive []Member) bool {
+	there := Candidates(node, alive)
+	if len(d.Tasks) != tasks || len(there) != len(d.Workers) {
+		return false
 	}
-	return c.Worker + ">" + c.Next
-}
-
-// For returns who counts as the task's owner when a node's tasks are divided among candidates.
-func (c Claim) For(candidates []string) string {
-	if slices.Contains(candidates, c.Next) {
-		return c.Next
+	for _, m := range alive {
+		if since, planned := d.Workers[m.Worker]; m.Node == node && !m.Leaving && (!planned || since != m.Since) {
+			return false
+		}
 	}
-	return c.Worker
+	return true
 }
 
 // Candidates lists the workers among which a node's tasks are divided: those that are alive and not leaving.

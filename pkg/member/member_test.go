@@ -6,6 +6,30 @@ import (
 	"testing"
 )
 
+func TestDivisionHolds(t *testing.T) {
+	d := Division{Workers: map[string]int64{"a": 1, "b": 2}, Tasks: []string{"a", "b", "b"}}
+	a, b := Member{Node: "n", Worker: "a", Since: 1}, Member{Node: "n", Worker: "b", Since: 2}
+	leaving, restarted, other := b, b, Member{Node: "m", Worker: "c"}
+	leaving.Leaving, restarted.Since = true, 3
+	for _, c := range []struct {
+		name  string
+		tasks int
+		alive []Member
+		want  bool
+	}{
+		{"as planned", 3, []Member{a, b, other}, true},
+		{"one joined", 3, []Member{a, b, {Node: "n", Worker: "c"}}, false},
+		{"one left", 3, []Member{a}, false},
+		{"one leaves", 3, []Member{a, leaving}, false},
+		{"one restarted", 3, []Member{a, restarted}, false},
+		{"another number of tasks", 4, []Member{a, b}, false},
+	} {
+		if got := d.Holds("n", c.tasks, c.alive); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestCandidates(t *testing.T) {
 	alive := []Member{{Node: "hourly", Worker: "a"}, {Node: "hourly", Worker: "b"}, {Node: "other", Worker: "c"}, {Node: "hourly", Worker: "d", Leaving: true}}
 	if got := Candidates("hourly", alive); !slices.Equal(got, []string{"a", "b"}) {

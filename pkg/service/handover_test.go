@@ -2,12 +2,15 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/control"
+	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
 )
@@ -137,6 +140,67 @@ func TestHandover(t *testing.T) {
 	stop()
 	step("w3 leaves", map[string]int{"w1": 4, "w2": 4, "w3": 0}, func(v move) bool { return v.from == "w3" })
 	n := fed()
+	m.until("everything processed", m.source.done)
+	if got := m.totalOf(8); got != n {
+		t.Errorf("counted %d readings, want %d", got, n)
+	}
+}
+
+// TestRebalance gives one worker two busy tasks: rebalance parts them, and nothing is lost or counted twice.
+func TestRebalance(t *testing.T) {
+	m := newMesh(t)
+	build := func(context.Context, Node) (bolt.Bolt, error) { return &tally{}, nil }
+	m.worker(topology.KindSpout, "s1", nil)
+	m.worker("tally", "w1", build)
+	m.worker("tally", "w2", build)
+	m.apply(handoverYAML)
+	m.until("the tasks are divided", func() bool { return m.share("w1") == 4 && m.share("w2") == 4 })
+	var busy []int32
+	for task, w := range m.owners() {
+		if w == "w1" && len(busy) < 2 {
+			busy = append(busy, task)
+		}
+	}
+	quit, counted := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for round := 0; ; round++ {
+			select {
+			case <-tick.C:
+				for device := range 64 { // each device of a busy task, and the others now and then
+					if slices.Contains(busy, partition.Task(fmt.Sprint("d", device), 8)) || round%16 == 0 {
+						m.source.add(device, `{}`)
+						n++
+					}
+				}
+			case <-quit:
+				counted <- n
+				return
+			}
+		}
+	}()
+	conn := m.connect()
+	c, err := control.New(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.until("everybody works", m.settled)
+	all, err := c.Rebalance(t.Context(), "tally", control.RebalanceOptions{Node: "count", Window: 2500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", all)
+	if len(all) != 1 || len(all[0].Moves) == 0 || len(all[0].Moves) > 4 {
+		t.Errorf("moves %+v", all)
+	}
+	m.until("the moved tasks are handled", m.settled)
+	if owners := m.owners(); owners[busy[0]] == owners[busy[1]] || m.share("w1") != 4 {
+		t.Errorf("tasks %v are busy, and the owners are %v", busy, owners)
+	}
+	close(quit)
+	n := <-counted
 	m.until("everything processed", m.source.done)
 	if got := m.totalOf(8); got != n {
 		t.Errorf("counted %d readings, want %d", got, n)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -31,6 +32,7 @@ type host struct {
 	outbox   *jetstream.Outbox
 	dead     *jetstream.NodeLetters // dead letters of the node
 	docs     database
+	chained  chained
 
 	is      *running // of the topology, kept by the worker
 	working sync.Map // *bolt.Loop -> its task
@@ -53,12 +55,15 @@ func (h *host) run(ctx context.Context) {
 		bucket: h.leases, ttl: h.Lease, kicked: make(chan struct{}, 1), key: member.Key(name, h.node.ID, h.Name),
 		self: member.Member{
 			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
+			Procs: runtime.GOMAXPROCS(0),
 		},
 	}
 	h.ended = make(chan struct{}, 1)
 	h.outbox = h.Conn.Outbox(name)
 	h.dead = h.letters.Of(name, h.node.ID)
 	defer h.dead.Close()
+	defer h.chained.close()
+	h.is.hosts.Store(h.node.ID, h)
 	held, release := context.WithCancel(h.hard)
 	var holding sync.WaitGroup
 	holding.Go(func() { h.lease.hold(held, func(err error) { h.failed(h.at(), "renew the lease", err) }) })
@@ -173,11 +178,11 @@ func (h *host) disown(ctx context.Context, mine map[int32]*owned, wanted map[int
 	for t := range int32(h.node.Tasks) {
 		what := strconv.Itoa(int(t))
 		held, _ := h.roster.owner(h.node.ID, what)
-		if held.Worker != h.Name || mine[t] != nil || wanted[t] {
+		if held.worker != h.Name || mine[t] != nil || wanted[t] {
 			continue
 		}
 		release, cancel := context.WithTimeout(ctx, h.renewal())
-		err := h.release(release, what, held.revision)
+		err := h.leases.Delete(release, member.OwnKey(h.plan.Topology.Name, h.node.ID, what), held.revision)
 		cancel()
 		if err != nil {
 			return // the next look is soon, and may find that it has been released
@@ -196,7 +201,7 @@ func (h *host) claim(task int32) *owned {
 // It does not wait for the lease: a replica that leaves may leave many tasks at once. When another has been faster, what it returns is done.
 func (h *host) claimNamed(what string, f func(stopping, hard context.Context, revision uint64) error) *owned {
 	held, alive := h.roster.owner(h.node.ID, what)
-	if held.Worker != "" && held.Worker != h.Name && alive {
+	if held.worker != "" && held.worker != h.Name && alive {
 		return nil
 	}
 	stopping, stop := context.WithCancel(h.hard)
@@ -229,7 +234,7 @@ func (h *host) hold(stopping, hard context.Context, what string, seen owner, f f
 	h.repeat(stopping, func() error { return f(stopping, hard, revision) })
 	release, cancel := context.WithTimeout(context.WithoutCancel(hard), h.renewal())
 	defer cancel()
-	_ = h.release(release, what, revision) // refused if somebody else has it by now
+	_ = h.leases.Delete(release, member.OwnKey(h.plan.Topology.Name, h.node.ID, what), revision) // refused if somebody else has it by now
 	return true
 }
 
@@ -239,24 +244,10 @@ func (h *host) write(ctx context.Context, what string, seen owner) (revision uin
 	defer cancel()
 	key := member.OwnKey(h.plan.Topology.Name, h.node.ID, what)
 	revision, err = h.leases.Store(ctx, key, []byte(h.Name), seen.revision, 0)
-	if seen.Worker == "" && errors.Is(err, jetstream.ErrExists) { // or the bucket has forgotten that the key was deleted
+	if seen.worker == "" && errors.Is(err, jetstream.ErrExists) { // or the bucket has forgotten that the key was deleted
 		return h.leases.Store(ctx, key, []byte(h.Name), 0, 0)
 	}
 	return revision, err
-}
-
-// release takes this worker's name off a claim that it wrote at a revision; later ones are looked up. Who is to have the task next stays there.
-func (h *host) release(ctx context.Context, what string, revision uint64) error {
-	key := member.OwnKey(h.plan.Topology.Name, h.node.ID, what)
-	held, _ := h.roster.owner(h.node.ID, what)
-	if held.Worker != h.Name || held.revision < revision { // the roster is behind, or somebody else has it
-		return h.leases.Delete(ctx, key, revision)
-	}
-	if held.Next == "" {
-		return h.leases.Delete(ctx, key, held.revision)
-	}
-	_, err := h.leases.Store(ctx, key, []byte(member.Claim{Next: held.Next}.String()), held.revision, 0)
-	return err
 }
 
 // repeat runs f again after an error, with growing pauses, until ctx ends or the task is somebody else's.
@@ -298,6 +289,9 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	}
 	if h.node.Bolt != nil {
 		o.Retry = h.node.Bolt.Retry
+	}
+	if o.Inner, err = h.inner(hard); err != nil {
+		return fmt.Errorf("build: %w", err)
 	}
 	if h.node.Stateful {
 		t := state.Task{Topology: name, Node: h.node.ID, Index: task}
@@ -406,6 +400,7 @@ func (h *host) count(e trace.Event) {
 			m.In += int64(s.Tuples)
 			m.Out += int64(s.Emitted)
 			m.Failed += int64(s.DeadLettered)
+			worked(m, &s)
 			if i := slices.IndexFunc(m.Owned, func(o member.Owned) bool { return o.Task == s.Where.Task }); i >= 0 {
 				m.Owned[i].In += int64(s.Tuples)
 			}

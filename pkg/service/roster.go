@@ -21,23 +21,25 @@ type roster struct {
 	bucket   *jetstream.Bucket
 	topology string
 
-	mu      sync.Mutex
-	members map[string]member.Member // by key
-	owners  map[string]owner         // by key
-	synced  chan struct{}            // closed once the present state is known
-	changed chan struct{}            // closed and replaced at every change
+	mu        sync.Mutex
+	members   map[string]member.Member   // by key
+	owners    map[string]owner           // by key
+	divisions map[string]member.Division // by key
+	synced    chan struct{}              // closed once the present state is known
+	changed   chan struct{}              // closed and replaced at every change
 }
 
-// owner is a claim with the revision of its key, by which it may be replaced; also of one that has been deleted.
+// owner is a claim with the revision of its key, by which it may be replaced; also of one that has been deleted: then it names nobody.
 type owner struct {
-	member.Claim
+	worker   string
 	revision uint64
 }
 
 func newRoster(b *jetstream.Bucket, topology string) *roster {
 	return &roster{
 		bucket: b, topology: topology, members: map[string]member.Member{}, owners: map[string]owner{},
-		synced: make(chan struct{}), changed: make(chan struct{}),
+		divisions: map[string]member.Division{},
+		synced:    make(chan struct{}), changed: make(chan struct{}),
 	}
 }
 
@@ -69,8 +71,15 @@ func (r *roster) take(e jetstream.Entry) {
 		} else {
 			r.members[e.Key] = m
 		}
+	case strings.HasPrefix(e.Key, r.topology+".division."):
+		var d member.Division
+		if e.Value == nil || json.Unmarshal(e.Value, &d) != nil {
+			delete(r.divisions, e.Key)
+		} else {
+			r.divisions[e.Key] = d
+		}
 	default:
-		r.owners[e.Key] = owner{member.ParseClaim(string(e.Value)), e.Revision}
+		r.owners[e.Key] = owner{string(e.Value), e.Revision}
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -102,19 +111,21 @@ func (r *roster) owner(node, task string) (o owner, alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o = r.owners[member.OwnKey(r.topology, node, task)]
-	_, alive = r.members[member.Key(r.topology, node, o.Worker)]
+	_, alive = r.members[member.Key(r.topology, node, o.worker)]
 	return o, alive
 }
 
 // assign divides a node's tasks among its workers that are alive and not leaving.
 func (r *roster) assign(node string, tasks int) []string {
 	alive, _ := r.see()
-	candidates := member.Candidates(node, alive)
 	owners := make([]string, tasks)
 	r.mu.Lock()
-	for t := range owners {
-		owners[t] = r.owners[member.OwnKey(r.topology, node, strconv.Itoa(t))].For(candidates)
+	defer r.mu.Unlock()
+	if d, ok := r.divisions[member.DivisionKey(r.topology, node)]; ok && d.Holds(node, tasks, alive) {
+		return d.Tasks
 	}
-	r.mu.Unlock()
-	return partition.Assign(node, owners, candidates)
+	for t := range owners {
+		owners[t] = r.owners[member.OwnKey(r.topology, node, strconv.Itoa(t))].worker
+	}
+	return partition.Assign(node, owners, member.Candidates(node, alive))
 }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/boltmesh/boltmesh/pkg/control"
+)
+
+func newRebalance(c *cli) *cobra.Command {
+	var o control.RebalanceOptions
+	cmd := &cobra.Command{
+		Use:   "rebalance TOPOLOGY [NODE]",
+		Short: "Even out the load of the workers by moving tasks between them",
+		Long: `Workers divide the tasks of each node evenly by number, by themselves, whenever one joins or leaves; nobody has to rebalance for that. But tasks
+differ: one may hold a busy device. This measures for a while how many tuples each task handles, and moves tasks between the live workers, or exchanges
+them, until the loads are as even as few moves make them. No worker then has more than one task more than another. An exchange that would lower the
+greater of two loads by less than a twentieth of the mean is not made.
+
+Readings go on meanwhile: an owner finishes its batch and hands the task over, and the order of readings per key is kept. What has moved stays there
+until workers join or leave.`,
+		Example: `  boltmesh rebalance machine-health --dry-run
+  boltmesh rebalance machine-health hourly --window 30s`,
+		Args: args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if len(names) > 1 {
+				o.Node = names[1]
+			}
+			o.Timeout = c.timeout
+			if o.Window <= 0 {
+				return usageError{fmt.Errorf("--window: %s is no time to measure", o.Window)}
+			}
+			return c.connect(cmd.Context(), func(k *control.Control) error {
+				all, err := k.Rebalance(cmd.Context(), names[0], o)
+				if err != nil {
+					return err
+				}
+				if err := c.print(cmd.OutOrStdout(), all, func(t *tabwriter.Writer) { balances(t, all, o.DryRun) }); err != nil {
+					return err
+				}
+				if n := late(all); n > 0 {
+					return fmt.Errorf("%s had not moved after %s: see `boltmesh ps %s`", plural(n, "task"), c.timeout, names[0])
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&o.Window, "window", control.DefaultWindow, "how long to measure")
+	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only say what would move")
+	return cmd
+}
+
+// balances writes what has moved, and what each worker has before and after.
+func balances(t *tabwriter.Writer, all []control.Balance, dry bool) {
+	row(t, "NODE", "WORKER", "TASKS", "TUPLES/S", "THEN", "TUPLES/S")
+	for _, b := range all {
+		for i, w := range b.Before {
+			row(t, b.Node, w.Worker, w.Tasks, fmt.Sprintf("%.0f", w.Load), b.After[i].Tasks, fmt.Sprintf("%.0f", b.After[i].Load))
+		}
+	}
+	_ = t.Flush() // what follows are sentences
+	moves, verb := 0, "moved"
+	if dry {
+		verb = "would move"
+	}
+	for _, b := range all {
+		for _, m := range b.Moves {
+			moves++
+			fmt.Fprintf(t, "task %d of %s %s from %s to %s, %.0f tuples/s\n", m.Task, b.Node, verb, m.From, m.To, m.Load)
+		}
+	}
+	if moves == 0 {
+		fmt.Fprintln(t, "nothing to move")
+	}
+}
+
+func late(all []control.Balance) (n int) {
+	for _, b := range all {
+		for _, m := range b.Moves {
+			if m.Late {
+				n++
+			}
+		}
+	}
+	return n
+}
