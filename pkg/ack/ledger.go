@@ -13,12 +13,15 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// maxFactor bounds how far repeated timeouts stretch a root's timeout.
-const maxFactor = 64
+// How far a root's timeout may be stretched: by replays, and before them by trees that are slow.
+const (
+	maxFactor  = 64
+	slowFactor = 8
+)
 
 // Options configure a ledger.
 type Options struct {
-	Timeout int64 // milliseconds from emission to replay; doubled with each replay of a root, at most 64 times; default 30,000
+	Timeout int64 // least time from emission to replay, ms; up to 8 times that when trees are slow; doubled with each replay, at most 64 times; default 30,000
 	Span    int64 // budget: offset o may be emitted only if o < floor + Span; 0 means no limit
 }
 
@@ -29,6 +32,7 @@ type Ledger struct {
 	options    Options
 	open       []*root // by first offset; open[0] is not complete, later ones may be
 	byFirst    map[int64]*root
+	latency    int64 // how long trees take, ms: follows a slower one at once and faster ones by an eighth each
 }
 
 type root struct {
@@ -41,8 +45,9 @@ type root struct {
 }
 
 type attempt struct {
-	xor  uint64
-	seen map[tuple.ID]struct{} // frames that have reported
+	begun int64
+	xor   uint64
+	seen  map[tuple.ID]struct{} // frames that have reported
 }
 
 // Done is a root that has just been completed.
@@ -75,15 +80,22 @@ func (l *Ledger) Attempt() tuple.Attempt { return tuple.Attempt{Generation: l.ge
 func (l *Ledger) Track(first, next int64, a tuple.Attempt, xor uint64, now int64) (Done, bool) {
 	r := l.byFirst[first]
 	if r == nil {
-		r = &root{first: first, next: next, begun: now, timeout: l.options.Timeout, deadline: now + l.options.Timeout}
+		r = &root{first: first, next: next, begun: now, timeout: l.timeout()}
+		r.deadline = now + r.timeout
 		l.byFirst[first] = r
 		l.open = append(l.open, r)
 	}
 	for len(r.attempts) <= int(a.Count) {
 		r.attempts = append(r.attempts, attempt{})
 	}
-	r.attempts[a.Count] = attempt{xor: xor, seen: map[tuple.ID]struct{}{}}
-	return l.settle(r, a)
+	r.attempts[a.Count] = attempt{begun: now, xor: xor, seen: map[tuple.ID]struct{}{}}
+	return l.settle(r, a, now)
+}
+
+// timeout is that of a new root. A fixed one, shorter than what trees take under load, would replay everything and so make the load greater:
+// it follows what is measured, as TCP's does (RFC 6298). There is nothing to guess (Karn's algorithm): every attempt has its own sum.
+func (l *Ledger) timeout() int64 {
+	return min(max(l.options.Timeout, 2*l.latency), slowFactor*l.options.Timeout)
 }
 
 // Apply takes one delta in. It ignores what it does not know (another generation, a root that is complete, an attempt never made) and what it has
@@ -106,14 +118,16 @@ func (l *Ledger) Apply(d tuple.Delta, now int64) (Done, bool) {
 	}
 	a.seen[d.Frame] = struct{}{}
 	a.xor ^= d.XOR
-	return l.settle(r, d.Attempt)
+	return l.settle(r, d.Attempt, now)
 }
 
 // settle completes r if the attempt's sum is zero, and moves the floor over what is complete.
-func (l *Ledger) settle(r *root, a tuple.Attempt) (Done, bool) {
+func (l *Ledger) settle(r *root, a tuple.Attempt, now int64) (Done, bool) {
 	if r.complete || r.attempts[a.Count].xor != 0 {
 		return Done{}, false
 	}
+	took := now - r.attempts[a.Count].begun
+	l.latency = max(took, l.latency-(l.latency-took+7)/8)
 	r.complete, r.attempts = true, nil
 	delete(l.byFirst, r.first)
 	for len(l.open) > 0 && l.open[0].complete {

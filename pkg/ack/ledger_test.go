@@ -83,6 +83,41 @@ func TestTimeoutDoublesAndExtends(t *testing.T) {
 	}
 }
 
+// TestTimeoutFollowsTheLatency: trees that take longer than the timeout make it longer, soon; quick ones make it shorter again, slowly.
+func TestTimeoutFollowsTheLatency(t *testing.T) {
+	l := New(1, 0, Options{Timeout: 1000})
+	now, first := int64(0), int64(0)
+	patience := l.timeout
+	take := func(ms int64) {
+		l.Track(first, first+1, l.Attempt(), 1, now)
+		now += ms
+		l.Apply(tuple.Delta{Frame: frame(1), First: first, Attempt: l.Attempt(), XOR: 1}, now)
+		first++
+	}
+	take(400)
+	if got := patience(); got != 1000 {
+		t.Errorf("after 400 ms: %d ms, want the least", got)
+	}
+	take(3000)
+	if got := patience(); got != 6000 {
+		t.Errorf("after 3 s: %d ms, want 6 s", got)
+	}
+	take(2000)
+	if got := patience(); got >= 6000 || got < 5000 {
+		t.Errorf("after 2 s: %d ms, want a little less than 6 s", got)
+	}
+	for range 100 {
+		take(10)
+	}
+	if got := patience(); got != 1000 {
+		t.Errorf("after 100 quick ones: %d ms, want the least", got)
+	}
+	take(1_000_000)
+	if got := patience(); got != 8000 {
+		t.Errorf("after one of 1,000 s: %d ms, want the most", got)
+	}
+}
+
 // TestAgainstTwin drives the ledger and a twin that keeps explicit sets of deliveries, with deltas lost, repeated and reordered.
 func TestAgainstTwin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
