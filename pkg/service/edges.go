@@ -21,13 +21,18 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 	var out []bolt.Edge
 	for _, e := range n.Out {
 		to := nodeOf(plan, e.To)
-		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated, All: e.Grouping == topology.All}
+		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated, All: e.Grouping == topology.All, Local: e.Local}
+		if e.Gated {
+			b.Group = groupOf(to.Bolt)
+		}
 		switch {
 		case to.Shared || b.All:
 		case e.Grouping == topology.Global:
 			b.Key = everything
-		case e.Grouping == topology.Fields, e.Grouping == topology.PartialKey:
-			b.Key, b.Partial = keyOf(e.By), e.Grouping == topology.PartialKey
+		case e.Grouping == topology.Direct:
+			b.Named = true
+		case e.Grouping == topology.Fields, e.Grouping == topology.PartialKey, e.Grouping == topology.Custom:
+			b.Key, b.Partial, b.Custom = KeyOf(e.By), e.Grouping == topology.PartialKey, e.Custom
 		}
 		if b.Stream == "" {
 			b.Stream = tuple.DefaultStream
@@ -64,15 +69,15 @@ func groupOf(b *topology.Bolt) func(*tuple.Tuple) (string, bool) {
 	if slices.Equal(group, []string{"none"}) {
 		return everything
 	}
-	return keyOf(group)
+	return KeyOf(group)
 }
 
 // everything is the grouping of a node with one group.
 func everything(*tuple.Tuple) (string, bool) { return "all", true }
 
-// keyOf reads the key that fields form: "device" is the tuple's key, any other a field of the payload. ok is false when one is absent. The parts of
+// KeyOf reads the key that fields form: "device" is the tuple's key, any other a field of the payload. ok is false when one is absent. The parts of
 // a key of several fields are divided by the unit separator, U+001F.
-func keyOf(fields []string) func(t *tuple.Tuple) (string, bool) {
+func KeyOf(fields []string) func(t *tuple.Tuple) (string, bool) {
 	if slices.Equal(fields, []string{"device"}) {
 		return func(t *tuple.Tuple) (string, bool) { return t.Key, t.Key != "" }
 	}

@@ -208,8 +208,14 @@ func wayBack(plan *topology.Plan, l *tuple.Letter) (bolt.Edge, error) {
 	}
 	if from != nil {
 		for _, e := range edges(plan, from) {
-			if e.To == l.Node && e.Stream == l.Stream {
+			if e.To != l.Node || e.Stream != l.Stream {
+				continue
+			}
+			if e.Custom == "" && !e.Named {
 				return e, nil
+			}
+			if l.Task < e.Tasks && l.Task >= 0 { // only the emitting service can divide: it has done so
+				return bolt.Edge{To: l.Node, Stream: l.Stream, Tasks: e.Tasks, Direct: true, Task: l.Task, Gated: e.Gated}, nil
 			}
 		}
 	}

@@ -70,6 +70,7 @@ type running struct {
 	revision uint32
 	paused   atomic.Bool
 	rested   atomic.Bool // see control.Applied
+	hosts    sync.Map    // node -> *host, while it runs
 	cancel   context.CancelFunc
 	done     chan struct{}
 }

@@ -142,12 +142,23 @@ func (m *mesh) worker(kind, name string, build Build) (stop func()) {
 // workerAt starts a worker that reaches the server by a way of its own.
 func (m *mesh) workerAt(url, kind, name string, build Build) (stop func()) {
 	m.t.Helper()
+	return m.start(url, kind, name, nil, build)
+}
+
+// workerOf starts a worker that runs some of its kind's nodes only.
+func (m *mesh) workerOf(kind, name string, nodes []string, build Build) (stop func()) {
+	m.t.Helper()
+	return m.start(m.stack.NATSURL(), kind, name, nodes, build)
+}
+
+func (m *mesh) start(url, kind, name string, nodes []string, build Build) (stop func()) {
+	m.t.Helper()
 	conn, err := jetstream.Connect(m.t.Context(), jetstream.Options{URL: url})
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	w := &Worker{
-		Kind: kind, Name: name, Conn: conn, Store: m.store, Logs: m.store, Cache: state.NewCache(state.CacheOptions{}), Build: build, Env: os.LookupEnv,
+		Kind: kind, Name: name, Node: nodes, Conn: conn, Store: m.store, Logs: m.store, Cache: state.NewCache(state.CacheOptions{}), Build: build, Env: os.LookupEnv,
 		Drain: 5 * time.Second, Sink: func(e trace.Event) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
