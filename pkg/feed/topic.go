@@ -59,13 +59,22 @@ func (t *topic) ensure(ctx context.Context, partitions int) error {
 		if err = t.create(ctx, partitions); err != nil {
 			return err
 		}
-		err = t.look(ctx)
-		for errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, kafka.LeaderNotAvailable) {
+		err = t.answers(ctx)
+		for errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, kafka.LeaderNotAvailable) || errors.Is(err, kafka.NotLeaderForPartition) {
 			if e := pause(ctx, 100*time.Millisecond); e != nil {
 				return e
 			}
-			err = t.look(ctx)
+			err = t.answers(ctx)
 		}
+	}
+	return err
+}
+
+// answers looks at a topic and asks each partition's leader: a broker that has just been made one may not know yet.
+func (t *topic) answers(ctx context.Context) error {
+	err := t.look(ctx)
+	if err == nil {
+		_, err = t.spans(ctx)
 	}
 	return err
 }
