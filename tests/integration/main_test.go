@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/tests/integration/figures"
 	"github.com/boltmesh/boltmesh/tests/integration/mesh"
 	"github.com/boltmesh/boltmesh/tests/servers"
 )
@@ -102,13 +102,9 @@ func database(t *testing.T, m *mesh.Mesh, name string) *mongo.Database {
 // stored reads a whole collection.
 func stored[T any](t *testing.T, db *mongo.Database, collection string) []T {
 	t.Helper()
-	cursor, err := db.Collection(collection).Find(t.Context(), bson.D{})
+	out, err := figures.Stored[T](t.Context(), db, collection)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var out []T
-	if err := cursor.All(t.Context(), &out); err != nil {
-		t.Fatalf("collection %s: %v", collection, err)
 	}
 	return out
 }
