@@ -6,13 +6,14 @@ BENCH    ?= .
 SEEDS    ?= 100000
 SEED     ?= 1
 RUNS     ?= 20
+VERSION  ?= dev
 
 GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build test vet unit integration tools lint fmt fuzz sim chaos chaos-short bench clean
+.PHONY: help build images compose-test test vet unit integration tools lint fmt fuzz sim chaos chaos-short bench clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +21,14 @@ help: ## list the targets
 build: ## compile the programs into bin/
 	@mkdir -p bin
 	$(GO) build -o bin/ $$($(GO) list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./...)
+
+images: ## the images of deploy/compose, VERSION=dev
+	@set -e; for target in spout convert stat alarm output boltmesh; do \
+		docker build -f deploy/compose/Dockerfile --build-arg VERSION=$(VERSION) --target $$target -t boltmesh/$$target:$(VERSION) .; \
+	done
+
+compose-test: ## deploy/compose end to end: scale, upgrade and break it under load; Docker is needed, a registry is not
+	BOLTMESH_TOOLS=$(BOLTMESH_TOOLS) $(GO) test -tags compose -count 1 -timeout 30m -v ./tests/compose
 
 # In this order: what fails soonest fails first. Some unit tests need the servers too: the adapters' conformance suites.
 test: vet unit integration ## everything: vet, unit tests with -race, integration on real servers

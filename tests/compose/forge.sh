@@ -126,13 +126,18 @@ forge_prometheus() {
   import "$1" "$3" "$2" 'ENTRYPOINT ["prometheus"]'
 }
 
-# The builder of the Dockerfile: Go, and the modules that boltmesh needs, since a build reaches no proxy either.
+# The builder of the Dockerfile: Go, and the modules that boltmesh needs, since a build reaches no proxy either. They are compiled
+# here already (kept beside the tools), as a build that begins with nothing takes minutes.
 forge_go() {
+  local cache=$tools/go-build
   mkdir -p "$2/usr/local"
   cp -r "$(go env GOROOT)" "$2/usr/local/go"
   rm -rf "$2"/usr/local/go/{test,doc,api}
   (cd "$root" && GOFLAGS=-modcacherw GOPROXY="file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)" GOMODCACHE="$2/go/pkg/mod" go mod download)
-  import "$1" "$3" "$2" 'ENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin' 'ENV GOPATH=/go' 'ENV GOTOOLCHAIN=local' 'ENV GOPROXY=off'
+  (cd "$root" && export CGO_ENABLED=0 GOFLAGS=-trimpath GOPROXY=off GOMODCACHE="$2/go/pkg/mod" GOCACHE="$cache" &&
+    go list -e -deps -f '{{if .Module}}{{if not .Module.Main}}{{.ImportPath}}{{end}}{{end}}' ./services/... ./cmd/boltmesh | xargs nice go build)
+  cp -r "$cache" "$2/go/build"
+  import "$1" "$3" "$2" 'ENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin' 'ENV GOPATH=/go' 'ENV GOCACHE=/go/build' 'ENV GOTOOLCHAIN=local' 'ENV GOPROXY=off'
 }
 
 # forge NAME IMAGE FILE...: makes an image unless it is there.
