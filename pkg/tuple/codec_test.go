@@ -93,6 +93,13 @@ func TestRefused(t *testing.T) {
 	if err := f.Decode(newer); !errors.Is(err, ErrVersion) {
 		t.Errorf("a newer version: %v", err)
 	}
+	deltas := AppendDeltas(nil, []Delta{{First: 1, XOR: 2}})
+	for _, v := range []byte{0, Version + 1} {
+		deltas[1] = v
+		if _, err := DecodeDeltas(deltas); !errors.Is(err, ErrVersion) {
+			t.Errorf("deltas of version %d: %v", v, err)
+		}
+	}
 	for n := range good {
 		if err := f.Decode(good[:n]); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
 			t.Fatalf("the first %d bytes of a frame: %v", n, err)

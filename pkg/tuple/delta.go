@@ -2,6 +2,7 @@ package tuple
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 )
 
@@ -34,8 +35,11 @@ func AppendDeltas(b []byte, deltas []Delta) []byte {
 // DecodeDeltas reads what AppendDeltas wrote; b may come from anybody.
 func DecodeDeltas(b []byte) ([]Delta, error) {
 	r := reader{b: b}
-	if r.byte() != magic || r.byte() != Version {
-		r.fail("not a delta message of this version")
+	if r.byte() != magic {
+		r.fail("not a delta message")
+	}
+	if v := r.byte(); r.err == nil && (v == 0 || v > Version) {
+		return nil, fmt.Errorf("%w: deltas of version %d, this build reads up to %d", ErrVersion, v, Version)
 	}
 	n := int(r.uvarint(maxDeltas))
 	if r.err == nil && n > len(b)/27 { // 16 id, 1 first, 2 attempt, 8 xor
