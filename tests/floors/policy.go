@@ -110,6 +110,7 @@ var policy = []rule{
 	{"pkg/control", below3, "operator questions, asked through the adapters"},
 	{"pkg/feed", below3.and("services/spout/kafka", "github.com/segmentio/kafka-go", "golang.org/x/time/rate"), "the other end of the spout: it writes to Kafka what the spout reads, through the same connection settings"},
 	{"pkg/devstack", allow("github.com/nats-io/nats-server/v2", "github.com/twmb/franz-go"), "two brokers in one process; what they carry is not their business"},
+	{"pkg/rehearse/casefile", engine.and("pkg/service", "pkg/rehearse", "github.com/goccy/go-yaml", "github.com/tidwall/gjson"), "the files of tests of topologies, whose places the YAML parser knows"},
 	{"pkg/rehearse", engine.and("pkg/service"), "a topology in memory, wired as pkg/service wires it; whoever rehearses names the bolts"},
 	{"pkg/meshtest", engine.and("services/convert/normalize", "services/stat/window", "services/alarm/rule", "services/output/write"), "the mesh on memory transports: with an adapter in it a run would not be repeatable from its seed"},
 
