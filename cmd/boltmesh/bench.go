@@ -26,6 +26,7 @@ type benchFlags struct {
 	old       string
 	limit     float64
 	profile   string
+	replicas  []int
 
 	warm, measure, compared time.Duration // per run: warm-up, measurement, reference
 	readings                int           // in Kafka before a run, of the scenarios that read them
@@ -45,6 +46,8 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
 		Example: `  boltmesh bench --quick
   boltmesh bench --scenario transport --scenario device-expr --runs 5 -o json > before.json
   boltmesh bench --compare before.json
+  boltmesh bench --scenario hop --scenario local
+  boltmesh bench --replicas 1,2,4
   boltmesh bench --scenario transport --runs 1 --profile transport.pprof`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +62,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
 	fs.StringVar(&f.old, "compare", "", "compare with results of -o json in this file")
 	fs.Float64Var(&f.limit, "limit", 0, "with --compare: fail when CPU per tuple, as a ratio to the reference's, has grown by more than so many percent")
 	fs.StringVar(&f.profile, "profile", "", "write a CPU profile of the last run's services to this file, and one of the brokers to FILE.brokers")
+	fs.IntSliceVar(&f.replicas, "replicas", nil, "instead of scenarios: how throughput grows with so many replicas of a bolt, such as 1,2,4; its work is a wait")
 	c.AddCommand(newBrokers())
 	return c
 }
@@ -94,6 +98,9 @@ func (f *benchFlags) bench(ctx context.Context, output string, stdout, stderr io
 	f.warm, f.measure, f.compared, f.readings = 3*time.Second, 10*time.Second, 3*time.Second, 600_000
 	if f.quick {
 		f.runs, f.warm, f.measure, f.compared, f.readings = 1, time.Second, 2*time.Second, time.Second, 100_000
+	}
+	if len(f.replicas) > 0 {
+		return f.scale(ctx, output, stdout, stderr)
 	}
 	all := results{Date: time.Now().UTC().Format(time.RFC3339), Version: service.Version(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Load: load(), Runs: f.runs}
 	for _, s := range chosen {

@@ -90,6 +90,24 @@ func TestTrials(t *testing.T) {
 	}
 }
 
+// TestReplicasShareTheWork: two replicas of a bolt that waits do more than one, in both ways of sharing. How much more is said in docs/performance.md.
+func TestReplicasShareTheWork(t *testing.T) {
+	f := &benchFlags{warm: time.Second, measure: 3 * time.Second, replicas: []int{1, 2}}
+	var out, said bytes.Buffer
+	if err := f.scale(t.Context(), "json", &out, &said); err != nil {
+		t.Fatal(err)
+	}
+	var all []scaled
+	if err := json.Unmarshal(out.Bytes(), &all); err != nil || len(all) != 4 {
+		t.Fatalf("%v, %s", err, out.String())
+	}
+	for _, s := range all {
+		if s.TuplesPerS <= 0 || s.Replicas == 2 && s.Ratio < 1.4 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
 func TestMediansAreOfEachFigure(t *testing.T) {
 	got := medians([]result{{Name: "x", TuplesPerS: 1, P50: 9, Replayed: 1}, {TuplesPerS: 3, P50: 8}, {TuplesPerS: 2, P50: 7, Replayed: 2}})
 	if got.Name != "x" || got.TuplesPerS != 2 || got.P50 != 8 || got.Replayed != 3 {
@@ -114,6 +132,7 @@ func TestAgainstFailsAboveTheLimit(t *testing.T) {
 func TestBenchUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"bench", "--scenario", "nothing"}, {"bench", "--runs", "0"}, {"bench", "--compare", filepath.Join(t.TempDir(), "missing.json")}, {"bench", "more"},
+		{"bench", "--replicas", "0,1"}, {"bench", "--replicas", "1,9"}, {"bench", "--replicas", "two"},
 	} {
 		var out, said bytes.Buffer
 		if code := run(args, nil, &out, &said); code != exitUsage || said.Len() == 0 {

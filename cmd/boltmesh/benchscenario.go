@@ -37,6 +37,8 @@ type scenario struct {
 func scenarios() []scenario {
 	return []scenario{
 		{name: "transport", what: "generating spout -> 3 pass-through bolts -> null sink, 256-byte tuples", topology: transportTopology, generate: true},
+		{name: "hop", what: "generating spout -> 2 pass-through bolts -> null sink, workers compete for each", topology: fmt.Sprintf(chainTopology, "shuffle"), generate: true},
+		{name: "local", what: "the same, with the second bolt in the loop of the first", topology: fmt.Sprintf(chainTopology, "local_or_shuffle"), generate: true},
 		{name: "device-expr", what: "Kafka -> convert -> stat, alarm -> output, in expressions", topology: deviceSpout + exprBolts, preload: true},
 		{name: "device-js", what: "the same in JavaScript", topology: deviceSpout + jsBolts, preload: true},
 		{name: "store-all", what: "device-expr, and every reading stored", topology: deviceSpout + saved(exprBolts), preload: true},
@@ -185,12 +187,19 @@ func (t *trial) reference(ctx context.Context) (m measured, err error) {
 	return m, nil
 }
 
-// begin starts the mesh and applies the topology.
-func (t *trial) begin(ctx context.Context) error {
-	t.mesh = &mesh{meshOptions: meshOptions{
+// options are those of a mesh with a worker of each kind.
+func (t *trial) options() meshOptions {
+	return meshOptions{
 		name: "bench", dir: t.dir, nats: t.brokers.NATS, brokers: t.brokers.Kafka, kinds: append(slices.Clone(kinds), benchService),
 		builds: map[string]service.Build{benchService: t.build}, sink: t.meter.sink, log: os.Stderr,
-	}}
+	}
+}
+
+// begin starts the mesh and applies the topology.
+func (t *trial) begin(ctx context.Context) error { return t.beginWith(ctx, t.options()) }
+
+func (t *trial) beginWith(ctx context.Context, o meshOptions) error {
+	t.mesh = &mesh{meshOptions: o}
 	if t.generate {
 		t.mesh.from = generator{devPartitions}
 	}

@@ -23,6 +23,16 @@ bolts:
   - {id: sink, kind: custom, service: bench, from: {node: third, grouping: fields, by: [device]}}
 `
 
+// chainTopology carries opaque tuples through two bolts that hand them on to one that drops them; the grouping decides how they reach the second.
+const chainTopology = `
+topology: bench
+spout: {id: generated, kafka: {brokers: none, topics: [readings]}, decode: json}
+bolts:
+  - {id: first, kind: custom, service: bench, from: {node: generated, grouping: shuffle}}
+  - {id: second, kind: custom, service: bench, from: {node: first, grouping: %s}}
+  - {id: sink, kind: custom, service: bench, from: {node: second, grouping: shuffle}}
+`
+
 // deviceSpout reads the readings of the device scenarios.
 const deviceSpout = `
 topology: bench

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,8 +51,11 @@ type meshOptions struct {
 	nats    string
 	brokers []string                    // of Kafka
 	kinds   []string                    // services, in the order in which tuples meet them, which is the order in which they drain
+	workers map[string]string           // further workers: name -> kind
+	records int                         // of a root; default 1000
+	fetch   int                         // frames of a batch; default 32
 	from    service.Source              // instead of Kafka
-	builds  map[string]service.Build    // of services that are not the built-in ones, or not quite
+	builds  map[string]service.Build    // of services that are not the built-in ones, or not quite, by kind or by worker
 	sink    func(trace.Sink) trace.Sink // what sees the events before the observer does
 	http    string                      // where the observer listens; "": nowhere
 	otlp    string
@@ -61,9 +67,11 @@ type meshOptions struct {
 var kinds = []string{topology.KindSpout, topology.KindConvert, topology.KindStat, topology.KindAlarm, topology.KindOutput}
 
 // build returns what makes a service's bolts; nil for a spout.
-func (o meshOptions) build(kind string) service.Build {
-	if b := o.builds[kind]; b != nil {
-		return b
+func (o meshOptions) build(kind, worker string) service.Build {
+	for _, of := range []string{worker, kind} {
+		if b := o.builds[of]; b != nil {
+			return b
+		}
 	}
 	switch kind {
 	case topology.KindConvert:
@@ -123,25 +131,30 @@ func (m *mesh) start(ctx context.Context) (err error) {
 		return err
 	}
 	for _, kind := range m.kinds {
-		if err := m.run(ctx, kind); err != nil {
+		if err := m.run(ctx, kind, m.name+"-"+kind); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.workers)) {
+		if err := m.run(ctx, m.workers[name], name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// run starts the worker of one kind, on a connection of its own, as its service would have.
-func (m *mesh) run(ctx context.Context, kind string) error {
-	conn, err := jetstream.Connect(ctx, jetstream.Options{URL: m.nats, Name: "boltmesh-" + m.name + "-" + kind})
+// run starts a worker of one kind, on a connection of its own, as its service would have.
+func (m *mesh) run(ctx context.Context, kind, name string) error {
+	conn, err := jetstream.Connect(ctx, jetstream.Options{URL: m.nats, Name: "boltmesh-" + name})
 	if err != nil {
 		return err
 	}
 	w := &service.Worker{
-		Kind: kind, Name: m.name + "-" + kind, Version: service.Version(), Conn: conn, Store: m.state.State(), Logs: m.state.State(),
+		Kind: kind, Name: name, Version: service.Version(), Conn: conn, Store: m.state.State(), Logs: m.state.State(),
 		Cache: state.NewCache(state.CacheOptions{}), Sample: m.observer.SampleRatio(), Drain: 10 * time.Second,
 		Lease:   time.Minute, // nobody takes over from this process, however busy it is
-		Records: 1000, Fetch: 32,
-		Sink: m.sink(m.observer.Sink()), Env: os.LookupEnv, Build: m.build(kind),
+		Records: cmp.Or(m.records, 1000), Fetch: cmp.Or(m.fetch, 32),
+		Sink: m.sink(m.observer.Sink()), Env: os.LookupEnv, Build: m.build(kind, name),
 		Documents: func(context.Context, string) (document.Store, error) { return m.documents.Documents(), nil },
 	}
 	archives := &service.Archives{
