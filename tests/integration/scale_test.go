@@ -331,7 +331,7 @@ func (s *scale) step(t *testing.T, what string, change func(), wanted func() boo
 	worst := silences[len(silences)-1]
 	t.Logf("%s: %d tasks moved, silence %v to %v, median %v; between two batches of one owner up to %v", what, len(silences), silences[0], worst,
 		silences[len(silences)/2], usual)
-	if worst > time.Second+2*usual {
+	if worst > 2*time.Second+2*usual { // a takeover after a crash would be beyond it
 		t.Errorf("%s: a task was silent for %v", what, worst)
 	}
 }
