@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"runtime"
 	"slices"
@@ -92,7 +93,7 @@ func (h *host) run(ctx context.Context) {
 
 // compete runs loops that take frames of a shared input, each with a bolt of its own.
 func (h *host) compete(ctx context.Context) {
-	for range min(h.node.Tasks, sharedLoops) {
+	for range h.node.Loops() {
 		h.loops.Go(func() {
 			h.repeat(ctx, func() error { return h.loop(ctx, h.hard, tuple.Shared, 0) })
 		})
@@ -100,9 +101,6 @@ func (h *host) compete(ctx context.Context) {
 	h.lease.update(func(m *member.Member) { m.Tasks = []int32{tuple.Shared} })
 	<-ctx.Done()
 }
-
-// sharedLoops bounds how many frames of a shared input one worker handles at the same time.
-const sharedLoops = 4
 
 // owned is a task that this worker owns or is giving up.
 type owned struct {
@@ -300,6 +298,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		}
 		o.Own = &bolt.Ownership{Store: h.Store, Task: t, Epoch: epoch, View: h.Cache.Open(h.Store, t, epoch)}
 	}
+	defer h.close(o)
 	var inbox *jetstream.Inbox
 	gentle := &gentle{stop: ctx}
 	if h.node.Kind == topology.KindOutput {
@@ -333,6 +332,21 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		}
 	}
 	return nil
+}
+
+// close ends the bolts of a loop that has stopped, those that can be closed.
+func (h *host) close(o bolt.Options) {
+	bolts := []bolt.Bolt{o.Bolt}
+	for _, inner := range o.Inner {
+		bolts = append(bolts, inner.Bolt)
+	}
+	for _, b := range bolts {
+		if c, ok := b.(io.Closer); ok {
+			if err := c.Close(); err != nil {
+				h.failed(o.Where, "close the bolt", err)
+			}
+		}
+	}
 }
 
 // owns shows a task in the lease until the returned function is called.

@@ -243,7 +243,7 @@ type Node struct {
 	Kind     string
 	Service  string // kind of service that runs it
 	Level    int    // longest distance from the spout, which has 0
-	Tasks    int    // number of tasks; of a shared node, how many loops a worker runs
+	Tasks    int    // number of tasks; of a shared node, how many loops a worker runs at most: see Loops
 	Shared   bool   // workers compete for one subject; otherwise each task has one owner
 	Stateful bool
 	Ticks    bool          // it wants tick entries

@@ -261,6 +261,12 @@ func (p *planner) node(id string) Node {
 	return n
 }
 
+// Loops is how many loops one worker runs at most for a node that workers compete for.
+func (n *Node) Loops() int { return min(n.Tasks, maxLoops) }
+
+// maxLoops bounds how many frames of a shared input one worker handles at the same time.
+const maxLoops = 4
+
 func tasksOf(declared int) int {
 	if declared == 0 {
 		return DefaultTasks
