@@ -233,7 +233,11 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 			levels = levels[1:]
 			err = t.Flush(ctx, level)
 		default:
-			if !m.flushing && !m.paused(a) && a.draining == 0 {
+			switch {
+			case m.flushing || a.draining != 0:
+			case m.paused(a):
+				err = t.Rest(ctx)
+			default:
 				err = t.Advance(ctx, m.watermark())
 			}
 		}

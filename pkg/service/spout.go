@@ -361,7 +361,11 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 				alive, _ := h.roster.see()
 				watermark = member.Watermark(watermark, alive, h.Source.Partitions())
 			}
-			if err = t.Tick(hard); err == nil && !h.paused() && ctx.Err() == nil {
+			switch err = t.Tick(hard); {
+			case err != nil || ctx.Err() != nil:
+			case h.paused():
+				err = t.Rest(hard)
+			default:
 				err = t.Advance(hard, watermark)
 			}
 		case done := <-flush.requests:

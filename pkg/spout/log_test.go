@@ -284,6 +284,50 @@ func TestTickerGoesOn(t *testing.T) {
 	}
 }
 
+// TestTickerRests: what a new owner emits again after a pause is due nowhere, and nothing that is due meanwhile is forgotten.
+func TestTickerRests(t *testing.T) {
+	b := &bench{t: t, logs: state.NewMemory()}
+	due := []spout.Due{{Node: "stat", Every: 10, Edge: bolt.Edge{To: "stat", Stream: tuple.TickStream, Tasks: 1, All: true}}}
+	now := int64(1000)
+	open := func() *spout.Ticker {
+		t.Helper()
+		b.frames = nil
+		o := b.options(spout.TickLog)
+		o.Clock = &reader{now: now}
+		k, err := spout.NewTicker(t.Context(), o, "test", b.logs, due)
+		check(t, err)
+		return k
+	}
+	first := open()
+	check(t, first.Flush(t.Context(), 0))
+	check(t, first.Rest(t.Context()))
+	if first.Length() != 1 {
+		t.Error("rests before its entry is processed")
+	}
+	if m := first.Mark(true, 1); m.Rests() {
+		t.Errorf("says that it rests: %+v", m)
+	}
+	b.handle(first.Log)
+	check(t, first.Settle(t.Context()))
+	for range 2 {
+		check(t, first.Rest(t.Context()))
+	}
+	check(t, first.Settle(t.Context()))
+	if m := first.Mark(true, 2); first.Length() != 2 || !m.Rests() {
+		t.Fatalf("at rest: %+v, %d entries", m, first.Length())
+	}
+	now += 10
+	next := open()
+	check(t, next.Tick(t.Context()))
+	if len(b.frames) != 0 || !next.Flushed() {
+		t.Fatalf("%d frames after the pause", len(b.frames))
+	}
+	check(t, next.Advance(t.Context(), 0))
+	if len(b.frames) != 1 {
+		t.Errorf("%d frames of the tick that became due", len(b.frames))
+	}
+}
+
 // TestLetteredRecordIsNotReadAgain: a spout that begins below a record that was buried leaves it alone, whatever it would make of it now.
 func TestLetteredRecordIsNotReadAgain(t *testing.T) {
 	b := &bench{t: t, logs: state.NewMemory()}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -114,6 +115,24 @@ func (t *Ticker) Flush(ctx context.Context, level int) error {
 		return err
 	}
 	return t.Pump(ctx)
+}
+
+// Rest makes a log whose entries are all processed one that a later revision of the topology can go on with. A new owner emits the last entry again,
+// as one entry always stays, and what nodes have recorded for it names edges and tasks that may be others by then: so the last one is an entry
+// that is due nowhere. It does not move the time: what is due between the entry before and the next one stays due.
+func (t *Ticker) Rest(ctx context.Context) error {
+	if !t.Flushed() || len(t.last.Nodes) == 0 {
+		return nil
+	}
+	if err := t.append(ctx, bolt.Tick{N: t.length, Time: t.last.Time, Last: t.last.Time, Watermark: t.last.Watermark}); err != nil {
+		return err
+	}
+	return t.Pump(ctx)
+}
+
+// Mark is Log.Mark; the log does not rest before Rest has done its part.
+func (t *Ticker) Mark(paused bool, end int64) member.Log {
+	return t.Log.Mark(paused && len(t.last.Nodes) == 0, end)
 }
 
 // Levels lists the levels that have nodes with ticks, ascending.
