@@ -73,7 +73,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, verb := range []string{"apply", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "rebalance", "resume", "validate"} {
+	for _, verb := range []string{"advise", "apply", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "rebalance", "resume", "validate"} {
 		t.Run(verb, func(t *testing.T) {
 			help, _, _ := strings.Cut(ok(t, append(strings.Fields(verb), "--help")...), "Global Flags:")
 			if !strings.Contains(help, "Examples:") {
@@ -105,6 +105,8 @@ func TestUsage(t *testing.T) {
 	for line, want := range map[string]string{
 		"aply":                            "Did you mean",
 		"validate":                        "it is written boltmesh validate FILE...",
+		"advise x --target 70":            "write a share such as 0.7",
+		"advise x --window 0s":            "no time to measure",
 		"list extra":                      "unknown command",
 		"list --color":                    "see boltmesh list --help",
 		"list -o yaml":                    "neither table nor json",
