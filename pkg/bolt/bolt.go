@@ -1,6 +1,27 @@
 // Package bolt runs one task of one bolt: it fetches frames, has the bolt execute their tuples, commits state, publishes what was emitted, reports to
 // the ledger and acknowledges, in the order that PROTOCOL's guarantees rest on. Services build loops of it, meshtest drives it step by step; users
 // implement Bolt. It never names a vendor, reads a clock of its own or starts a goroutine.
+//
+// # A bolt of your own
+//
+// A service is a main that hands a function to service.Main; the function makes the bolt of one task from the topology's node. In the topology it is
+//
+//	{id: odometer, kind: custom, service: odometer, from: rides, group: device, streams: {due: [km]}, config: {every_km: 100}}
+//
+// where streams declares the fields of what it emits, group makes it stateful (with it the bolt must be Stateful, without it not), and config is yours. Such
+// a service scales, retries, traces and counts exactly once as the built-in ones do, since the same loop runs it. examples/custom-bolt is one.
+//
+//   - Prepare is the function that builds the bolt; open there what it needs. Once per batch there is Preparer.
+//   - Close is io.Closer: a bolt that has it is closed when its task is given up.
+//   - Ticks come to stateful bolts, as Stateful.Tick or Keyed.Output: time is a tuple, so what depends on it is replayed like the rest.
+//
+// # When a tuple counts as handled
+//
+// There is no call that acknowledges. The basic style is to return: nil acknowledges once the batch is committed and what it emitted is stored, an error is
+// retried with backoff and then dead-lettered. Func and Keyed are in this style. Richer is what an error says: Retry asks for a pause, Reject gives up at
+// once, Unavailable waits for as long as an outage lasts. A bolt that must look at a batch before it decides, such as one that writes in bulk, is a
+// Finisher: it gathers in Execute, works in Finish and names there the tuples that failed; none is acknowledged before. What no style offers is to hold
+// a tuple beyond its batch: whatever outlives it belongs into the state, where it is safe from crashes.
 package bolt
 
 import (
