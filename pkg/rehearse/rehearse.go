@@ -103,13 +103,15 @@ func New(ctx context.Context, o Options) (*Stage, error) {
 }
 
 // narrow returns a plan with one task a node. A group has one task anyway, and each task costs the time that it takes to build a bolt; where an edge copies
-// tuples to all tasks, or divides a key between two, they are as many as declared.
+// tuples to all tasks, divides a key between two, or leads where a bolt says, they are as many as declared.
 func narrow(plan *topology.Plan) *topology.Plan {
 	out := *plan
 	out.Nodes = slices.Clone(plan.Nodes)
 	for i := range out.Nodes {
 		n := &out.Nodes[i]
-		if !slices.ContainsFunc(n.In, func(e topology.Edge) bool { return e.Grouping == topology.All || e.Grouping == topology.PartialKey }) {
+		if !slices.ContainsFunc(n.In, func(e topology.Edge) bool {
+			return e.Grouping == topology.All || e.Grouping == topology.PartialKey || e.Grouping == topology.Direct
+		}) {
 			n.Tasks = 1
 		}
 	}
@@ -134,7 +136,7 @@ func (s *Stage) open(ctx context.Context) error {
 	s.decoder = spout.NewDecoder(*s.spec())
 	origin := tuple.OriginOf(s.name(), s.spec().ID, worker)
 	s.partition = spout.NewPartition(s.source(origin, 1), spout.PartitionOptions{
-		Topic: "readings", Decoder: s.decoder, Edges: s.edges(&s.o.Plan.Nodes[0]), Letters: letters{s, s.spec().ID}, Lag: s.spec().Time.Lag.Milliseconds(),
+		Topic: "readings", Decoder: s.decoder, Edges: s.edges(&s.o.Plan.Nodes[0], false), Letters: letters{s, s.spec().ID}, Lag: s.spec().Time.Lag.Milliseconds(),
 	})
 	s.prompter = spout.New(s.source(tuple.OriginOf(s.name(), "prompter"), 1))
 	generation, err := s.store.Raise(ctx, s.name(), spout.TickLog)
@@ -158,9 +160,14 @@ func (s *Stage) source(o tuple.Origin, generation uint32) spout.Options {
 // tap is the node that sees what every other one emits.
 const tap = "$tap"
 
-// edges are a node's own and one to the tap for each of its streams.
-func (s *Stage) edges(n *topology.Node) []bolt.Edge {
+// edges are a node's own and one to the tap for each of its streams; spoken for, when another emits in the node's name.
+func (s *Stage) edges(n *topology.Node, spoken bool) []bolt.Edge {
 	out := service.Edges(s.o.Plan, n)
+	for i := range out {
+		if s.o.Builds[n.Service] == nil || spoken { // there is no bolt to ask for the task
+			out[i].Custom, out[i].Named = "", false
+		}
+	}
 	streams := []string{tuple.DefaultStream}
 	if n.Bolt != nil {
 		if late := n.Bolt.Late(); late != "" {
@@ -205,7 +212,7 @@ func (s *Stage) cast(ctx context.Context, n *topology.Node, task int32) error {
 		return err
 	}
 	o := bolt.Options{
-		Where: trace.Where{Topology: s.name(), Node: n.ID, Kind: n.Kind, Worker: worker, Task: task}, Bolt: b, Edges: s.edges(n),
+		Where: trace.Where{Topology: s.name(), Node: n.ID, Kind: n.Kind, Worker: worker, Task: task}, Bolt: b, Edges: s.edges(n, false),
 		Copies: slices.ContainsFunc(n.In, func(e topology.Edge) bool { return e.Grouping == topology.All }),
 	}
 	if n.Bolt != nil {
@@ -302,7 +309,7 @@ func (s *Stage) Play(ctx context.Context, node string, tuples ...tuple.Tuple) er
 	if i < 0 {
 		return fmt.Errorf("the topology has no node %q", node)
 	}
-	edges := s.edges(&s.o.Plan.Nodes[i])
+	edges := s.edges(&s.o.Plan.Nodes[i], true)
 	for _, t := range tuples {
 		if t.Stream == "" {
 			t.Stream = tuple.DefaultStream
