@@ -113,7 +113,7 @@ func (v *adviser) since(now *member.Member) (then member.Member, seconds float64
 	window := v.after.at.Sub(v.before.at).Seconds()
 	for _, m := range v.before.alive {
 		if m.Node == now.Node && m.Worker == now.Worker && m.Since == now.Since {
-			if d := float64(now.At-m.At) / 1000; d > window/2 && d < window+2 { // what a lease tells is up to a second old
+			if d := float64(now.At-m.At) / 1000; d > 0 { // leases are written once a second, or later when NATS is slow
 				window = d
 			}
 			return m, window
@@ -200,7 +200,10 @@ func (a *NodeAdvice) say(target float64) {
 	if a.Handled == 0 {
 		return
 	}
+	h := a.Hottest
+	one := h != nil && h.uneven(a.Tasks) && h.Looked > 0 && h.KeyShare >= 0.5 // key that makes most of the load
 	switch {
+	case one:
 	case a.NeedReplicas > a.Replicas:
 		do("run %d replicas instead of %d", a.NeedReplicas, a.Replicas)
 	case a.NeedReplicas < a.Replicas:
@@ -209,7 +212,6 @@ func (a *NodeAdvice) say(target float64) {
 	if a.Tasks > 0 && a.Replicas > a.Tasks {
 		do("%d of its replicas have no task: it has %d", a.Replicas-a.Tasks, a.Tasks)
 	}
-	h := a.Hottest
 	if a.NeedTasks > a.Tasks && (h == nil || !h.uneven(a.Tasks)) {
 		if do("give it tasks: %d", min(a.NeedTasks, topology.MaxTasks)); a.NeedTasks > topology.MaxTasks {
 			do("%d tasks would be needed, more than a node can have: make its work cheaper, or divide it between nodes", a.NeedTasks)

@@ -28,7 +28,7 @@ type Member struct {
 	Failed     int64  `json:"failed"`
 	Frames     int64  `json:"frames,omitempty"`  // of In
 	Busy       int64  `json:"busy_us,omitempty"` // microseconds that its loops have spent executing, committing and publishing
-	At         int64  `json:"at,omitempty"`      // ms: when it counted last
+	At         int64  `json:"at,omitempty"`      // ms: when this was written
 	Procs      int    `json:"procs,omitempty"`   // processors that the worker may use
 }
 

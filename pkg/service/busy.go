@@ -12,7 +12,6 @@ func worked(m *member.Member, s *trace.Stepped) {
 	busy := (s.Execute + s.Commit + s.Publish).Microseconds()
 	m.Frames += int64(s.Frames)
 	m.Busy += busy
-	m.At = s.At.UnixMilli()
 	if i := slices.IndexFunc(m.Owned, func(o member.Owned) bool { return o.Task == s.Where.Task }); i >= 0 {
 		m.Owned[i].Busy += busy
 	}

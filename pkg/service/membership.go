@@ -50,6 +50,7 @@ func (m *membership) valid() bool {
 // renew writes the lease. After it was lost it is taken anew: the tasks are not, they were given up.
 func (m *membership) renew(ctx context.Context) error {
 	m.mu.Lock()
+	m.self.At = time.Now().UnixMilli()
 	value, err := json.Marshal(m.self)
 	last := m.revision
 	m.mu.Unlock()
