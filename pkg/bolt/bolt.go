@@ -13,6 +13,7 @@
 //
 //   - Prepare is the function that builds the bolt; open there what it needs. Once per batch there is Preparer.
 //   - Close is io.Closer: a bolt that has it is closed when its task is given up.
+//   - A bolt with groupings of its own is a Grouper; along direct edges Collector.EmitTo names the task.
 //   - Ticks come to stateful bolts, as Stateful.Tick or Keyed.Output: time is a tuple, so what depends on it is replayed like the rest.
 //
 // # When a tuple counts as handled
