@@ -10,6 +10,7 @@ import (
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -148,4 +149,30 @@ func checkChain(t *testing.T, m *mesh, words, bad int, wire bool) {
 		}
 		return in == int64(words+bad)
 	})
+}
+
+// TestWayBackOfDividedTuples: a letter of an edge that only the emitting service can divide goes to the task where it failed.
+func TestWayBackOfDividedTuples(t *testing.T) {
+	top, problems := topology.Parse("t.yaml", []byte(groupingsYAML), topology.Options{})
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	plan, err := top.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for node, tasks := range map[string]int32{"named": 3, "count": 4} {
+		l := &tuple.Letter{Node: node, Source: "two", Stream: tuple.DefaultStream, Task: tasks - 1}
+		if e, err := wayBack(plan, l); err != nil || !e.Direct || e.Task != tasks-1 || e.Custom != "" || e.Named {
+			t.Errorf("%s: %+v, %v", node, e, err)
+		}
+		l.Task = tasks // before the node was given fewer
+		if e, err := wayBack(plan, l); err == nil {
+			t.Errorf("%s: %+v", node, e)
+		}
+	}
+	l := &tuple.Letter{Node: "two", Source: "one", Stream: tuple.DefaultStream, Task: tuple.Shared} // rejected in a loop of one
+	if e, err := wayBack(plan, l); err != nil || !e.Shared {
+		t.Errorf("%+v, %v", e, err)
+	}
 }
