@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 failed, 2 not understood.`,
 	fs.StringVarP(&c.output, "output", "o", "table", "table or json")
 	fs.DurationVar(&c.timeout, "timeout", control.DefaultTimeout, "how long to wait for workers, for what is under way, and for brokers that are away")
 	root.AddCommand(
-		newAdvise(c), newApply(c), newArchives(c), newBench(), newDelete(c), newDev(), newDLQ(c), newFeed(c), newGet(c), newLag(c), newList(c), newPause(c), newPS(c), newRebalance(c), newResume(c), newTest(c), newValidate(c),
+		newAdvise(c), newApply(c), newArchives(c), newBench(), newDelete(c), newDev(), newDLQ(c), newFeed(c), newGet(c), newGraph(c), newLag(c), newList(c), newPause(c), newPS(c), newRebalance(c), newResume(c), newTest(c), newValidate(c),
 	)
 	return root
 }
@@ -100,7 +100,9 @@ func (c *cli) connect(ctx context.Context, f func(*control.Control) error) error
 		return fmt.Errorf("%w: start it, or name another with --nats or BOLTMESH_NATS_URL", err)
 	}
 	defer conn.Close()
-	k, err := control.New(dial, conn)
+	open, cancel := context.WithTimeout(ctx, c.timeout) // a cluster that is being formed answers late
+	defer cancel()
+	k, err := control.New(open, conn)
 	if err != nil {
 		return fmt.Errorf("%w: does the server run with JetStream?", err)
 	}
