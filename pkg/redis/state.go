@@ -152,6 +152,38 @@ func (s *Store) Due(ctx context.Context, t state.Task, until int64, after string
 	return due, nil
 }
 
+// Walk implements state.Store by SCAN: a whole walk looks at every key of the server, for no index of a task's keys is kept.
+func (s *Store) Walk(ctx context.Context, t state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
+	var at uint64
+	if cursor != "" {
+		if at, err = strconv.ParseUint(cursor, 10, 64); err != nil {
+			return nil, "", fmt.Errorf("walk over %s: cursor: %w", t, err)
+		}
+	}
+	p := taskKey(t) + ":"
+	full, at, err := s.client.Scan(ctx, at, glob(p)+"*", int64(max(limit, 1))).Result()
+	if err != nil {
+		return nil, "", fmt.Errorf("walk over %s: %w", t, err)
+	}
+	if at > 0 {
+		next = strconv.FormatUint(at, 10)
+	}
+	keys := make([]string, len(full))
+	for i, key := range full {
+		keys[i] = strings.TrimPrefix(key, p)
+	}
+	values, err := s.Load(ctx, t, keys)
+	if err != nil {
+		return nil, "", err
+	}
+	for i, v := range values {
+		if v != nil { // or it was deleted meanwhile
+			page = append(page, state.Entry{Key: keys[i], Value: v})
+		}
+	}
+	return page, next, nil
+}
+
 // Commit implements state.Store: one call of commit.lua.
 func (s *Store) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
 	done, err := commitScript.Run(ctx, s.client, commitKeys(t, b), commitArgs(epoch, b)...).Int()

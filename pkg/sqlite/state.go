@@ -187,6 +187,26 @@ func (s *State) Due(ctx context.Context, t state.Task, until int64, after string
 	return due, nil
 }
 
+// Walk implements state.Store, in the order of keys. The cursor is the last key behind a sign, so that there is one after the empty key.
+func (s *State) Walk(ctx context.Context, t state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
+	const query = "SELECT key, value FROM value WHERE task = " + theTask + " AND (? OR key > ?) ORDER BY key LIMIT ?"
+	last, goesOn := strings.CutPrefix(cursor, "+")
+	limit = max(limit, 1)
+	err = s.db.query(ctx, query, append(names(t), !goesOn, blob(last), limit), func(r *sql.Rows) error {
+		var key, value sql.RawBytes
+		err := r.Scan(&key, &value)
+		page = append(page, state.Entry{Key: string(key), Value: blob(value)})
+		return err
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("walk over %s: %w", t, err)
+	}
+	if len(page) == limit {
+		next = "+" + page[limit-1].Key
+	}
+	return page, next, nil
+}
+
 // Commit implements state.Store.
 func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
 	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.commit(ctx, t, epoch, b) })

@@ -123,6 +123,20 @@ func (m *Memory) Due(_ context.Context, t Task, until int64, after string, limit
 	return due[:min(len(due), max(limit, 0))], nil
 }
 
+// Walk implements Store.
+func (m *Memory) Walk(_ context.Context, t Task, cursor string, limit int) (page []Entry, next string, err error) {
+	for _, e := range m.Values(t) {
+		if "+"+e.Key <= cursor {
+			continue
+		}
+		if len(page) == max(limit, 1) {
+			return page, "+" + page[len(page)-1].Key, nil
+		}
+		page = append(page, e)
+	}
+	return page, "", nil
+}
+
 // Commit implements Store.
 func (m *Memory) Commit(_ context.Context, t Task, epoch uint64, b *Batch) error {
 	m.mu.Lock()

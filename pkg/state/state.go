@@ -27,6 +27,12 @@ type Task struct {
 	Index          int32
 }
 
+// TaskOf names a task of a node that is divided into tasks. The number of tasks is part of the name: with another number each key is in another
+// place, so what was kept under one division is never taken for a part of another.
+func TaskOf(topology, node string, tasks int, index int32) Task {
+	return Task{Topology: topology, Node: fmt.Sprintf("%s~%d", node, tasks), Index: index}
+}
+
 // String returns topology/node/index.
 func (t Task) String() string { return fmt.Sprintf("%s/%s/%d", t.Topology, t.Node, t.Index) }
 
@@ -43,6 +49,9 @@ type Store interface {
 	Outputs(ctx context.Context, t Task, id tuple.ID) ([][]byte, error)
 	// Due returns at most limit entries of the task's agenda that lie after the cursor and whose At is at most until, ordered by key.
 	Due(ctx context.Context, t Task, until int64, after string, limit int) ([]Due, error)
+	// Walk returns some of the task's keys with their values, about limit, and where to go on: "" begins, and as next says that there are no more. A key
+	// that is there all the time comes at least once, in no order; a page may be empty.
+	Walk(ctx context.Context, t Task, cursor string, limit int) (page []Entry, next string, err error)
 	// Commit applies b in one transaction, provided the fence still is epoch. It keeps nothing of b.
 	Commit(ctx context.Context, t Task, epoch uint64, b *Batch) error
 	// Drop deletes everything of the task except its fence, which it raises: an owner from before can never be taken for one after.

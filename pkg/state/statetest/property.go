@@ -106,6 +106,10 @@ func testStoreProperty(t *storeTest) {
 				keys := rapid.SliceOfN(anyKey, 0, 12).Draw(r, "keys")
 				both("load", func(s state.Store) (any, error) { return s.Load(background, task, keys) })
 			},
+			"walk": func(r *rapid.T) {
+				limit := rapid.IntRange(1, 5).Draw(r, "limit")
+				both("walk", func(s state.Store) (any, error) { return walked(s, task, limit) })
+			},
 			"due": func(r *rapid.T) {
 				until, after, limit := anyAt.Draw(r, "until"), anyKey.Draw(r, "after"), rapid.IntRange(0, 5).Draw(r, "limit")
 				both("due", func(s state.Store) (any, error) { return s.Due(background, task, until, after, limit) })

@@ -43,6 +43,8 @@ func Run(t *testing.T, open Open) {
 		{"large batch", testLargeBatch},
 		{"tasks are apart", testApart},
 		{"drop", testDrop},
+		{"walk", testWalk},
+		{"move", testMove},
 		{"ended context", testEndedContext},
 		{"any history equals memory's", testStoreProperty},
 	}

@@ -1,0 +1,178 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Move says how the state of a node that is at rest gets from one division into tasks to another.
+type Move struct {
+	From, To []Task
+	// Key returns the index in To of the task that gets a key, and Group that of an agenda's entry. An error ends the move.
+	Key, Group func(string) (int, error)
+	// Floors below which everything is processed, of all origins: what was applied need not move, since all of it lies below them.
+	Floors map[tuple.Origin]int64
+	Page   int // keys and agenda entries that are read at once; default 1,000
+}
+
+// Moved counts what a Move has copied.
+type Moved struct {
+	Keys   int `json:"keys"`
+	Groups int `json:"groups"` // on the agenda
+}
+
+const (
+	movePage = 1000
+	always   = 1 << 53 // no agenda entry lies behind it
+)
+
+// Run raises the fences of all tasks, clears To, and copies keys, agenda and floors into it. From stays as it was, but for the fences: until somebody
+// reads To, nothing has happened, and after an error or a crash a move begins anew. ErrFenced says that a task has got another owner meanwhile.
+func (m Move) Run(ctx context.Context, s Store) (Moved, error) {
+	r := mover{Move: m, store: s, floors: map[tuple.Origin]int64{}}
+	if r.Page <= 0 {
+		r.Page = movePage
+	}
+	maps.Copy(r.floors, m.Floors)
+	err := r.begin(ctx)
+	for i := 0; i < len(r.From) && err == nil; i++ {
+		if err = r.keys(ctx, r.From[i]); err == nil {
+			err = r.agenda(ctx, r.From[i])
+		}
+	}
+	for i := 0; i < len(r.From) && err == nil; i++ { // nobody has owned it meanwhile
+		err = s.Commit(ctx, r.From[i], r.before[i], &Batch{})
+	}
+	return r.moved, err
+}
+
+// mover is a Move on its way.
+type mover struct {
+	Move
+	store         Store
+	floors        map[tuple.Origin]int64
+	before, after []uint64 // epochs in From and To
+	moved         Moved
+}
+
+// begin takes all tasks, and gives the new ones the floors: with the first commit, so that whoever sees anything of a task sees them.
+func (r *mover) begin(ctx context.Context) error {
+	for _, t := range r.From {
+		epoch, err := r.store.Claim(ctx, t)
+		if err != nil {
+			return err
+		}
+		r.before = append(r.before, epoch)
+		head, err := r.store.Head(ctx, t)
+		if err != nil {
+			return err
+		}
+		for o, floor := range head.Floors {
+			if old, ok := r.floors[o]; !ok || floor > old {
+				r.floors[o] = floor
+			}
+		}
+	}
+	for _, t := range r.To {
+		if err := r.store.Drop(ctx, t); err != nil {
+			return err
+		}
+		epoch, err := r.store.Claim(ctx, t)
+		if err != nil {
+			return err
+		}
+		r.after = append(r.after, epoch)
+		if err := r.store.Commit(ctx, t, epoch, &Batch{Floors: r.floors}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *mover) keys(ctx context.Context, from Task) error {
+	for cursor, first := "", true; first || cursor != ""; first = false {
+		page, next, err := r.store.Walk(ctx, from, cursor, r.Page)
+		if err != nil {
+			return err
+		}
+		batches := make([]Batch, len(r.To))
+		for _, e := range page {
+			to, err := r.place(r.Key, e.Key)
+			if err != nil {
+				return fmt.Errorf("key %q of %s: %w", e.Key, from, err)
+			}
+			batches[to].Set = append(batches[to].Set, e)
+		}
+		if err := r.commit(ctx, batches); err != nil {
+			return err
+		}
+		r.moved.Keys += len(page)
+		cursor = next
+	}
+	return nil
+}
+
+func (r *mover) agenda(ctx context.Context, from Task) error {
+	for after := ""; ; {
+		due, err := r.store.Due(ctx, from, always, after, r.Page)
+		if err != nil {
+			return err
+		}
+		batches := make([]Batch, len(r.To))
+		for _, d := range due {
+			to, err := r.place(r.Group, d.Key)
+			if err != nil {
+				return fmt.Errorf("group %q of %s: %w", d.Key, from, err)
+			}
+			batches[to].Agenda = append(batches[to].Agenda, d)
+			after = d.Key
+		}
+		if err := r.commit(ctx, batches); err != nil {
+			return err
+		}
+		r.moved.Groups += len(due)
+		if len(due) < r.Page {
+			return nil
+		}
+	}
+}
+
+var errPlace = errors.New("its new task is none of the node's")
+
+func (r *mover) place(f func(string) (int, error), key string) (int, error) {
+	to, err := f(key)
+	if err == nil && (to < 0 || to >= len(r.To)) {
+		err = errPlace
+	}
+	return to, err
+}
+
+func (r *mover) commit(ctx context.Context, batches []Batch) error {
+	for to := range batches {
+		if batches[to].Empty() {
+			continue
+		}
+		if err := r.store.Commit(ctx, r.To[to], r.after[to], &batches[to]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RaiseFloors takes tasks that are at rest and stay as they are, and raises their floors to where everything is processed.
+func RaiseFloors(ctx context.Context, s Store, tasks []Task, floors map[tuple.Origin]int64) error {
+	for _, t := range tasks {
+		epoch, err := s.Claim(ctx, t)
+		if err != nil {
+			return err
+		}
+		if err := s.Commit(ctx, t, epoch, &Batch{Floors: floors}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
