@@ -50,6 +50,7 @@ func (r *reader) check(t *Topology, spout object, bolts []*parsed) {
 		}
 	}
 	c.collections(bolts)
+	c.callable(spout, bolts)
 	t.Bolts = nil
 }
 
@@ -87,8 +88,7 @@ func (c *checker) edges(b *parsed) bool {
 		target := c.bolts[f.Node]
 		switch {
 		case f.Node == c.t.Spout.ID:
-			if f.Stream != "" && f.Stream != "default" {
-				c.fail(at.stream, "a spout has one output, default", "unknown stream %q of the spout %q", clip(f.Stream), f.Node)
+			if !c.spoutStream(f, at) {
 				continue
 			}
 		case target == nil:
@@ -208,6 +208,9 @@ func (b *parsed) hasReader(g *graph) bool { return len(g.below[b.ID]) > 0 }
 
 // fieldsOf returns what comes over an edge.
 func (c *checker) fieldsOf(f From) FieldSet {
+	if f.Node == c.t.Spout.ID && f.Stream == CallStream {
+		return FieldSet{Open: true}
+	}
 	if f.Node == c.t.Spout.ID {
 		s := &c.t.Spout
 		out := FieldSet{Types: s.Fields, Open: true}

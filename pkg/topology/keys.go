@@ -37,7 +37,8 @@ var shapes = map[string][]key{
 	},
 	"spout": {
 		{"id", "id", "Name of the spout; bolts receive from it by this name.", true},
-		{"kafka", "kafka", "The Kafka cluster and its topics.", true},
+		{"kafka", "kafka", "The Kafka cluster and its topics. A spout that takes calls can do without.", false},
+		{"calls", "bool", "Take calls: requests that come out on the stream call; what nodes emit on their stream reply is the answer. Default false.", false},
 		{"stream", "string", "The data stream accepted: a record's header stream, else its topic's name. Without it every record is accepted.", false},
 		{"fields", "fields", "Fields of a reading and their types. Declared fields are type-checked in expressions; others are dynamic.", false},
 		{"decode", "json|csv|raw", "How a record is read: json (default), csv (with columns) or raw (one field, raw, holding the text).", false},

@@ -66,7 +66,8 @@ type Topology struct {
 // Spout is the topology's source.
 type Spout struct {
 	ID         string
-	Kafka      Kafka
+	Kafka      Kafka             // zero in a spout that only takes calls
+	Calls      bool              // it takes calls: see CallStream
 	Stream     string            // data stream accepted; "" accepts the topics' own names
 	Fields     map[string]string // field -> number | string | bool | any; empty: everything is dynamic
 	Decode     string            // json (default) | csv | raw

@@ -127,6 +127,7 @@ func (r *reader) spout(top object, t *Topology) object {
 	s.MaxPending = o.whole("max_pending", 20000, 1, 10_000_000)
 	s.Timeout = o.duration("timeout", 30*time.Second, 100*time.Millisecond)
 	s.Retry = r.retry(o)
+	r.source(o, s)
 	if n := o.node("kafka"); n != nil {
 		s.Kafka = r.readKafka(n, t.Name)
 	}
