@@ -26,14 +26,6 @@ func decodeCounter(b []byte) (state.Value, error) {
 	return c, err
 }
 
-func gateKey(source, emitting, receiving string) string {
-	return "gate-" + source + "\x1f" + emitting + "\x1f" + receiving
-}
-
-func numberKey(to, emitting, receiving string) string {
-	return "n-" + to + "\x1f" + emitting + "\x1f" + receiving
-}
-
 // number gives the hops of a gated edge the next n of (edge, emitting group, receiving key).
 func (r *run) number(ctx context.Context, t *tuple.Tuple, hops []hop) error {
 	for i := range hops {
@@ -95,6 +87,9 @@ func (r *run) tick(ctx context.Context, it *item) error {
 	var tick Tick
 	if err := json.Unmarshal(it.Payload, &tick); err != nil {
 		return r.bury(ctx, it, Reject(fmt.Errorf("tick: %w", err)))
+	}
+	if f := tick.Follows; f != nil {
+		tick.Time, tick.Last, tick.Watermark = f.Time, f.Last, f.Watermark
 	}
 	if it.Group != "" {
 		return r.tickOne(ctx, it, tick)
