@@ -26,6 +26,7 @@ type Log struct {
 	logs           state.Logs
 	length         int64
 	next           int64 // next entry to emit
+	window         int64 // see the constant
 	keep           int64 // how many of the last entries stay when the floor has passed them
 	entry          entryFunc
 }
@@ -42,7 +43,7 @@ type emission struct {
 
 // openLog reads where a log stands. The generation in o has been raised for it by the caller; o.Origin, o.Commit and o.Floor are set here.
 func openLog(ctx context.Context, o Options, topology, name string, logs state.Logs, keep int64, entry entryFunc) (*Log, error) {
-	l := &Log{topology: topology, name: name, logs: logs, keep: keep, entry: entry}
+	l := &Log{topology: topology, name: name, logs: logs, window: window, keep: keep, entry: entry}
 	_, length, floor, err := logs.Read(ctx, topology, name, math.MaxInt64, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read the %s log: %w", name, err)
@@ -62,7 +63,7 @@ func (l *Log) Length() int64 { return l.length }
 func (l *Log) Next() int64 { return l.next }
 
 // Traces returns the index below which an earlier owner may have emitted what the log does not count as processed yet: call it before the first Pump.
-func (l *Log) Traces() int64 { return min(l.length, l.Floor()+window) }
+func (l *Log) Traces() int64 { return min(l.length, l.Floor()+l.window) }
 
 // Mark reports how far the log is, by its durable floor. One that is paused has stopped emitting when what lies below end is emitted.
 func (l *Log) Mark(paused bool, end int64) member.Log {
@@ -71,6 +72,9 @@ func (l *Log) Mark(paused bool, end int64) member.Log {
 
 // Flushed reports whether every entry of the log is fully processed.
 func (l *Log) Flushed() bool { return l.Floor() == l.length }
+
+// Look learns what has been appended.
+func (l *Log) Look(ctx context.Context) error { return l.measure(ctx) }
 
 // measure learns the log's length.
 func (l *Log) measure(ctx context.Context) error {
@@ -87,7 +91,7 @@ func (l *Log) Pump(ctx context.Context) error { return l.PumpTo(ctx, l.length) }
 
 // PumpTo is Pump for the entries below end.
 func (l *Log) PumpTo(ctx context.Context, end int64) error {
-	for l.next < min(end, l.length) && l.next < l.committed+window {
+	for l.next < min(end, l.length) && l.next < l.committed+l.window {
 		entries, _, floor, err := l.logs.Read(ctx, l.topology, l.name, l.next, window)
 		if err != nil {
 			return fmt.Errorf("read the %s log from %d: %w", l.name, l.next, err)
@@ -96,7 +100,7 @@ func (l *Log) PumpTo(ctx context.Context, end int64) error {
 			return fmt.Errorf("%w: entry %d of the %s log is processed", ErrStale, l.next, l.name)
 		}
 		for _, e := range entries {
-			if l.next >= min(end, l.committed+window) {
+			if l.next >= min(end, l.committed+l.window) {
 				return nil
 			}
 			out, err := l.entry(ctx, l.next, e)

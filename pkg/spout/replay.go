@@ -48,9 +48,6 @@ func Append(ctx context.Context, logs state.Logs, l *tuple.Letter) (at int64, ad
 	return logs.AppendOnce(ctx, l.Topology, ReplayLog, l.Node+"/"+l.ID.String(), entry)
 }
 
-// Look learns what has been appended.
-func (r *Replay) Look(ctx context.Context) error { return r.measure(ctx) }
-
 func (r *Replay) emission(ctx context.Context, at int64, payload []byte) (emission, error) {
 	var l tuple.Letter
 	if err := json.Unmarshal(payload, &l); err != nil {

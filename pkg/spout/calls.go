@@ -1,0 +1,232 @@
+package spout
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// CallLog is the name of the log of calls among a topology's logs; its entries are of type Call.
+const CallLog = "call"
+
+// callWindow is how many calls may be under way at once: the entries emitted beyond the log's durable floor.
+const callWindow = 1024
+
+// MaxReplies and MaxReplyBytes bound what is gathered for one call; a call with more fails.
+const (
+	MaxReplies    = 100_000
+	MaxReplyBytes = 64 << 20
+)
+
+// Call is one request.
+type Call struct {
+	ID      string          `json:"id"` // the caller's: a call made again under its id is the same call
+	Payload json.RawMessage `json:"payload"`
+	At      int64           `json:"at"` // ms: when it was taken
+	NoWait  bool            `json:"no_wait,omitempty"`
+}
+
+// Reply is one tuple that was emitted to answer a call.
+type Reply struct {
+	Node    string          `json:"node"` // that emitted it
+	ID      tuple.ID        `json:"id"`
+	Key     string          `json:"key,omitempty"`
+	Payload json.RawMessage `json:"payload"`
+}
+
+// Failure is a tuple of a call's tree that became a dead letter.
+type Failure struct {
+	Node   string   `json:"node"`
+	Worker string   `json:"worker"`
+	Letter tuple.ID `json:"letter"`
+	Error  string   `json:"error"`
+}
+
+// Outcome is what became of a call: its tree is complete. Replies stand in the order of node, key and payload, so that equal answers come in equal order.
+type Outcome struct {
+	ID       string
+	Position int64
+	Replies  []Reply
+	Failures []Failure
+	TooMany  bool // replies: more than are gathered, so there are none here
+}
+
+// CallsOptions say where calls go.
+type CallsOptions struct {
+	Spec  topology.Spout
+	Edges []bolt.Edge // of the spout
+	// Done is told of each call whose tree is complete, unless nobody waits for it. It is called by Apply and the like, before the floor moves.
+	Done func(Outcome)
+}
+
+// Calls owns a topology's log of calls: each is emitted as a root, and what the tree emits to answer it is gathered until the root is complete. A reply is
+// a delivery like any other: the loop that receives replies hands them to Gather before it reports them, so that a complete root has all of them.
+type Calls struct {
+	*Log
+	CallsOptions
+	keyed, plain *Decoder
+	start        int64 // floor when the log was taken over
+	mu           sync.Mutex
+	emitted      int64 // index behind the last entry emitted
+	open         map[int64]*gathered
+}
+
+// gathered is what has come for a call so far.
+type gathered struct {
+	id       string
+	replies  map[tuple.ID]Reply
+	failures map[tuple.ID]Failure
+	bytes    int
+	tooMany  bool
+}
+
+// NewCalls reads where the log stands. The generation in o has been raised for the log CallLog by the caller; o.Commit, o.Floor and o.Sink are set here.
+// What gathers replies must have been taken over before the first Pump: replies of this generation must reach no former owner.
+func NewCalls(ctx context.Context, o Options, topology string, logs state.Logs, co CallsOptions) (*Calls, error) {
+	c := &Calls{CallsOptions: co, open: map[int64]*gathered{}}
+	spec := co.Spec
+	spec.Decode, spec.Time.Field = "json", "" // a call is JSON and happens when it is taken, whatever readings are
+	c.keyed = NewDecoder(spec)
+	spec.Key = ""
+	c.plain = NewDecoder(spec)
+	said := o.Sink
+	o.Sink = func(e trace.Event) {
+		if done, ok := e.(trace.Completed); ok {
+			c.complete(done.Root.First)
+		}
+		said.Emit(e)
+	}
+	var err error
+	if c.Log, err = openLog(ctx, o, topology, CallLog, logs, 0, c.emission); err != nil {
+		return nil, err
+	}
+	c.window, c.start, c.emitted = callWindow, c.next, c.next
+	return c, nil
+}
+
+// AppendCall adds a call to the log, once however often it is made, by whoever. It returns its position either way. It may be called concurrently with
+// everything else.
+func AppendCall(ctx context.Context, logs state.Logs, topology string, call Call) (at int64, added bool, err error) {
+	entry, err := json.Marshal(call)
+	if err != nil {
+		return 0, false, err
+	}
+	return logs.AppendOnce(ctx, topology, CallLog, call.ID, entry)
+}
+
+// CheckCall says what keeps a payload from being a call's.
+func CheckCall(payload []byte) error {
+	if len(payload) > tuple.MaxPayload {
+		return fmt.Errorf("the call has %d bytes, at most %d can be carried", len(payload), tuple.MaxPayload)
+	}
+	_, err := object(payload)
+	return err
+}
+
+func (c *Calls) emission(_ context.Context, at int64, payload []byte) (emission, error) {
+	var call Call
+	if err := json.Unmarshal(payload, &call); err != nil {
+		return emission{}, fmt.Errorf("entry %d of the call log: %w", at, err)
+	}
+	said := trace.Emitted{Where: c.Where, Root: tuple.Root{Origin: c.Origin, First: at, Attempt: c.ledger.Attempt()}, Records: 1, Accepted: 1, At: c.Clock.Now()}
+	record := Record{Offset: at, Key: []byte(call.ID), Value: call.Payload, Time: call.At}
+	reading, err := c.keyed.Decode(&record)
+	if err != nil { // it does not say which device it concerns
+		reading, err = c.plain.Decode(&record)
+	}
+	if err != nil { // CheckCall has let it pass
+		return emission{}, fmt.Errorf("entry %d of the call log: %w", at, err)
+	}
+	t := tuple.Tuple{
+		ID: tuple.RootID(tuple.Position{Origin: c.Origin, Offset: at}), Offset: at, Stream: topology.CallStream,
+		Key: reading.Key, Time: reading.Time, Payload: reading.Payload,
+	}
+	c.mu.Lock()
+	c.emitted = at + 1
+	if !call.NoWait {
+		c.open[at] = &gathered{id: call.ID, replies: map[tuple.ID]Reply{}, failures: map[tuple.ID]Failure{}}
+	}
+	c.mu.Unlock()
+	c.Sink.Emit(said)
+	return emission{c.Where.Node, c.Edges, []tuple.Tuple{t}}, nil
+}
+
+// Gather takes a reply in, once however often it comes. What belongs to no open call is dropped. It may be called concurrently with everything else, as
+// may Fail and Lost.
+func (c *Calls) Gather(at tuple.Position, r Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.open[at.Offset]
+	if g == nil || at.Origin != c.Origin || g.tooMany {
+		return
+	}
+	if _, again := g.replies[r.ID]; again {
+		return
+	}
+	if g.bytes += len(r.Payload) + len(r.Key); len(g.replies) == MaxReplies || g.bytes > MaxReplyBytes {
+		g.tooMany, g.replies = true, nil
+		return
+	}
+	g.replies[r.ID] = r
+}
+
+// Fail takes in that a tuple of a call's tree became a dead letter.
+func (c *Calls) Fail(at tuple.Position, f Failure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.open[at.Offset]; g != nil && at.Origin == c.Origin {
+		g.failures[f.Letter] = f
+	}
+}
+
+// Past reports whether the call at a position has been processed, so that Done will not be told of it any more.
+func (c *Calls) Past(at int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return at < c.start || at < c.emitted && c.open[at] == nil
+}
+
+// Root returns the root of a call.
+func (c *Calls) Root(at int64) tuple.Root { return tuple.Root{Origin: c.Origin, First: at} }
+
+func (c *Calls) complete(at int64) {
+	c.mu.Lock()
+	g := c.open[at]
+	if g == nil {
+		c.mu.Unlock()
+		return
+	}
+	out := g.outcome(at)
+	c.mu.Unlock()
+	c.Done(out) // before it is past: whoever asks in between finds one or the other
+	c.mu.Lock()
+	delete(c.open, at)
+	c.mu.Unlock()
+}
+
+func (g *gathered) outcome(at int64) Outcome {
+	o := Outcome{ID: g.id, Position: at, TooMany: g.tooMany, Replies: make([]Reply, 0, len(g.replies))}
+	for _, r := range g.replies {
+		o.Replies = append(o.Replies, r)
+	}
+	slices.SortFunc(o.Replies, func(a, b Reply) int {
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Key, b.Key), strings.Compare(string(a.Payload), string(b.Payload)), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	for _, f := range g.failures {
+		o.Failures = append(o.Failures, f)
+	}
+	slices.SortFunc(o.Failures, func(a, b Failure) int {
+		return cmp.Or(strings.Compare(a.Node, b.Node), slices.Compare(a.Letter[:], b.Letter[:]))
+	})
+	return o
+}
