@@ -124,3 +124,13 @@ func TestBrokenCases(t *testing.T) {
 		}
 	}
 }
+
+func TestHelpOfTools(t *testing.T) {
+	for _, verb := range []string{"graph", "test", "try"} {
+		help, _, _ := strings.Cut(ok(t, verb, "--help"), "Global Flags:")
+		if !strings.Contains(help, "Examples:") {
+			t.Errorf("%s: without an example", verb)
+		}
+		golden(t, "help/"+verb+".txt", help)
+	}
+}
