@@ -84,6 +84,24 @@ type Tick struct {
 	Watermark int64    `json:"watermark"` // event time below which every reading has been processed, ms; math.MinInt64 when unknown
 	Flush     bool     `json:"flush"`     // everything open is to be emitted, whatever the time
 	Nodes     []string `json:"nodes"`     // the nodes that are due; each gets the tick on all its tasks
+
+	// Follows is set when Nodes are due for an earlier entry, since all that was emitted at it has been applied: to a bolt, time is then that entry's.
+	Follows *Moment `json:"follows,omitempty"`
+	Owed    []Owed  `json:"owed,omitempty"` // entries that nodes have still to follow, this one included
+}
+
+// Moment is what entry N of the tick log says of time.
+type Moment struct {
+	N         int64 `json:"n"`
+	Time      int64 `json:"time"`
+	Last      int64 `json:"last"`
+	Watermark int64 `json:"watermark"`
+}
+
+// Owed is an entry that a node has to follow: it gets a tick of that moment when everything emitted at the entry is fully processed.
+type Owed struct {
+	Node string `json:"node"`
+	Moment
 }
 
 // Emission is what a bolt gives to the collector.
@@ -137,6 +155,10 @@ func (c *Collector) State() *state.View { return c.state }
 
 // Wake puts the current group on the task's agenda: Tick is called for it once a tick's until reaches at. It replaces an earlier at.
 func (c *Collector) Wake(at int64) { c.agenda[c.group] = at }
+
+// WakeFor is Wake for another group than the current one, which no other task of the node may have: Tick is called for it, and what it emits counts as
+// emitted by it.
+func (c *Collector) WakeFor(group string, at int64) { c.agenda[group] = at }
 
 // Rest takes the current group off the agenda.
 func (c *Collector) Rest() { c.agenda[c.group] = strike }

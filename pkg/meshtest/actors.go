@@ -197,7 +197,7 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 	var due []spout.Due
 	for _, n := range m.Nodes {
 		if n.Ticks {
-			due = append(due, spout.Due{Node: n.ID, Every: n.Every, Level: n.Level, Edge: bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(n.Tasks), All: true}})
+			due = append(due, spout.Due{Node: n.ID, Every: n.Every, Level: n.Level, After: n.After, Edge: bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(n.Tasks), All: true}})
 		}
 	}
 	defer m.release(a)

@@ -27,9 +27,10 @@ const (
 type Node struct {
 	ID     string
 	Tasks  int
-	Shared bool  // two workers compete
-	Ticks  bool  // it wants ticks,
-	Every  int64 // this often in ms; 0: whenever the watermark has moved
+	Shared bool   // two workers compete
+	Ticks  bool   // it wants ticks,
+	Every  int64  // this often in ms; 0: whenever the watermark has moved
+	After  string // or when all that this node emitted at a tick is applied
 	Level  int
 	Edges  []bolt.Edge
 	// Build makes the bolt of one loop.

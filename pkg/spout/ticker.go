@@ -25,6 +25,7 @@ type Due struct {
 	Node  string
 	Every int64 // ms of processing time; 0: whenever the watermark has moved
 	Level int
+	After string    // a node: this one is due when all that was emitted at a tick of that one is fully processed; Every means nothing then
 	Edge  bolt.Edge // Stream tuple.TickStream, All
 }
 
@@ -79,7 +80,7 @@ func (t *Ticker) Advance(ctx context.Context, watermark int64) error {
 		entry.Last = now // nothing was due before the topology's first tick
 	}
 	for _, d := range t.nodes {
-		if d.Every > 0 && now/d.Every > entry.Last/d.Every || d.Every == 0 && entry.Watermark > t.last.Watermark {
+		if d.After == "" && (d.Every > 0 && now/d.Every > entry.Last/d.Every || d.Every == 0 && entry.Watermark > t.last.Watermark) {
 			entry.Nodes = append(entry.Nodes, d.Node)
 		}
 	}
@@ -97,7 +98,56 @@ func (t *Ticker) Tick(ctx context.Context) error {
 	if err := t.Loop.Tick(ctx); err != nil {
 		return err
 	}
+	if err := t.Follow(ctx); err != nil {
+		return err
+	}
 	return t.Pump(ctx)
+}
+
+// Follow appends an entry for the nodes that have to follow one which is fully processed. It is a later moment's entry with that one's moment in it: the
+// log's own time does not move, so that no boundary is due twice or never.
+func (t *Ticker) Follow(ctx context.Context) error {
+	for {
+		entry := bolt.Tick{N: t.length, Time: t.last.Time, Last: t.last.Time, Watermark: t.last.Watermark}
+		first := int64(math.MaxInt64)
+		for _, o := range t.last.Owed {
+			if o.N < min(t.Floor(), first) {
+				first, entry.Follows = o.N, &o.Moment
+			}
+		}
+		if entry.Follows == nil {
+			return nil
+		}
+		for _, o := range t.last.Owed {
+			if o.N == first {
+				entry.Nodes = append(entry.Nodes, o.Node)
+			}
+		}
+		if err := t.append(ctx, entry); err != nil {
+			return err
+		}
+	}
+}
+
+// owed is what will be owed with the entry: what was, without what the entry follows, and what its nodes make. Of entries that a node did not yet follow
+// the first stays, and the last, which stands for those between.
+func (t *Ticker) owed(entry *bolt.Tick) (owed []bolt.Owed) {
+	for _, d := range t.nodes {
+		if d.After == "" {
+			continue
+		}
+		var mine []bolt.Owed
+		for _, o := range t.last.Owed {
+			if o.Node == d.Node && (entry.Follows == nil || o.N > entry.Follows.N) {
+				mine = append(mine, o)
+			}
+		}
+		if entry.Follows == nil && !entry.Flush && slices.Contains(entry.Nodes, d.After) {
+			mine = append(mine[:min(len(mine), 1)], bolt.Owed{Node: d.Node, Moment: bolt.Moment{N: entry.N, Time: entry.Time, Last: entry.Last, Watermark: entry.Watermark}})
+		}
+		owed = append(owed, mine...)
+	}
+	return owed
 }
 
 // Flush appends the flush entry of one level of the graph. Call it when Flushed says that the level above is done.
@@ -121,7 +171,7 @@ func (t *Ticker) Flush(ctx context.Context, level int) error {
 // as one entry always stays, and what nodes have recorded for it names edges and tasks that may be others by then: so the last one is an entry
 // that is due nowhere. It does not move the time: what is due between the entry before and the next one stays due.
 func (t *Ticker) Rest(ctx context.Context) error {
-	if !t.Flushed() || len(t.last.Nodes) == 0 {
+	if !t.Flushed() || len(t.last.Nodes) == 0 || len(t.last.Owed) > 0 {
 		return nil
 	}
 	if err := t.append(ctx, bolt.Tick{N: t.length, Time: t.last.Time, Last: t.last.Time, Watermark: t.last.Watermark}); err != nil {
@@ -147,6 +197,7 @@ func (t *Ticker) Levels() (levels []int) {
 }
 
 func (t *Ticker) append(ctx context.Context, entry bolt.Tick) error {
+	entry.Owed = t.owed(&entry)
 	b, err := json.Marshal(entry)
 	if err != nil {
 		return err
