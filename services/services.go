@@ -25,8 +25,14 @@ func Convert(ctx context.Context, n service.Node) (bolt.Bolt, error) {
 }
 
 // Stat builds the bolt of a stat node.
-func Stat(_ context.Context, n service.Node) (bolt.Bolt, error) {
-	return window.New(*n.Bolt, n.Group, n.Plan.Topology.Params)
+func Stat(ctx context.Context, n service.Node) (bolt.Bolt, error) {
+	b, err := window.Make(*n.Bolt, n.Group, n.Plan.Topology.Params)
+	if err != nil || !b.UsesArchive() || n.Archive == nil {
+		return b, err
+	}
+	profiles, err := n.Archive(ctx)
+	b.SetArchive(profiles)
+	return b, err
 }
 
 // Alarm builds the bolt of an alarm node.

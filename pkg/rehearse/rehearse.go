@@ -397,7 +397,14 @@ func (s *Stage) settle(ctx context.Context) error {
 			return errors.New("a tuple is not fully processed, which is a fault of boltmesh: " + l.Describe())
 		}
 	}
-	return nil
+	before := s.ticker.Length()
+	if err := s.ticker.Follow(ctx); err != nil || s.ticker.Length() == before {
+		return err
+	}
+	if err := s.ticker.Pump(ctx); err != nil {
+		return err
+	}
+	return s.settle(ctx)
 }
 
 // task returns the task of a stateful node that a group belongs to.

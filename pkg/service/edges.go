@@ -11,6 +11,7 @@ import (
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	doc "github.com/boltmesh/boltmesh/pkg/document"
+	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -47,7 +48,7 @@ func ticks(plan *topology.Plan) (out []spout.Due) {
 	for _, n := range plan.Nodes {
 		if n.Ticks {
 			out = append(out, spout.Due{
-				Node: n.ID, Every: n.Every.Milliseconds(), Level: n.Level,
+				Node: n.ID, Every: n.Every.Milliseconds(), Level: n.Level, After: n.After,
 				Edge: bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(n.Tasks), All: true},
 			})
 		}
@@ -60,8 +61,14 @@ func nodeOf(plan *topology.Plan, id string) *topology.Node {
 	return &plan.Nodes[i]
 }
 
-// groupOf returns the function that says which group a tuple belongs to at a stateful node: the same one that its incoming edges divide tuples by.
+// groupOf returns the function that says which group a tuple belongs to at a stateful node: the same one that its incoming edges divide tuples by. At
+// the first stage of a statistic all that a task handles is one group, called by its number.
 func groupOf(b *topology.Bolt) func(*tuple.Tuple) (string, bool) {
+	if b.Stage == topology.StageFirst {
+		return func(t *tuple.Tuple) (string, bool) {
+			return strconv.Itoa(int(partition.Task(t.Key, b.Tasks))), t.Key != ""
+		}
+	}
 	group := b.Group
 	if len(group) == 0 {
 		group = []string{"device"}

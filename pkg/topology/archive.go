@@ -136,9 +136,13 @@ func within(a, b string) bool { return a == b || strings.HasPrefix(a, b+".") }
 // steady demands that tuples are divided among stateful tasks by what a replay does not change: else a reading counts in two groups (PROTOCOL C18).
 func (c *checker) steady(b *parsed) {
 	in := c.inherit(b)
+	hint := "group by device, or by a field of the reading"
+	if b.Kind == KindStat {
+		hint = "group by archive.<field> itself, by device, or by a field of the reading"
+	}
 	check := func(field string, at Place) {
 		if node := in.source("", []string{field}); node != "" {
-			c.fail(at, "group by device, or by a field of the reading", "%q takes %q from the archive: were the profile changed while a reading is replayed, the reading would count in two groups of %q", node, field, b.ID)
+			c.fail(at, hint, "%q takes %q from the archive: were the profile changed while a reading is replayed, the reading would count in two groups of %q", node, field, b.ID)
 		} else if in.scripts != "" && field != "device" && field != "none" {
 			c.warn(at, "make sure that it does not: were the profile changed while a reading is replayed, the reading would count in two groups", "the script of %q reads the archive, and %q may come from there", in.scripts, field)
 		}

@@ -266,7 +266,7 @@ func (r *reader) checkBy(o object, f *From, p parsedFrom) {
 			r.fail(p.by[i], "write device, a field or archive.<field>", "%q cannot be a key", clip(field))
 		}
 		if strings.HasPrefix(field, "archive.") {
-			r.unsupported(p.by[i], "grouping by a field of the archive")
+			r.fail(p.by[i], "write group: archive.<field> in a statistic", "%q cannot be a key: were a profile changed while a reading is replayed, the reading would go two ways", clip(field))
 		}
 		if oneOf(field, f.By[:i]) {
 			r.fail(p.by[i], "remove one", "%q is named twice", clip(field))
@@ -281,7 +281,7 @@ func (r *reader) checkBy(o object, f *From, p parsedFrom) {
 	}
 }
 
-// group reads device, a field, archive.<field>, none, or a list.
+// group reads device, a field, archive.<field>, none, script, or a list of fields.
 func (r *reader) group(b *parsed) {
 	b.Group, b.groupAt = b.o.texts("group")
 	if n := b.o.node("group"); n != nil && len(b.Group) == 0 && n.kind == sequence {
@@ -292,9 +292,11 @@ func (r *reader) group(b *parsed) {
 		case g == "none" && len(b.Group) > 1:
 			r.fail(b.groupAt[i], "write group: none alone", "none cannot be combined")
 		case !isField(g) || g == "archive":
-			r.fail(b.groupAt[i], "write device, a field, archive.<field> or none", "%q cannot be a group", clip(g))
-		case strings.HasPrefix(g, "archive."):
-			r.unsupported(b.groupAt[i], "grouping by a field of the archive")
+			r.fail(b.groupAt[i], "write device, a field, archive.<field>, script or none", "%q cannot be a group", clip(g))
+		case strings.HasPrefix(g, "archive.") && b.Kind != KindStat:
+			r.fail(b.groupAt[i], "group by device, or by a field of the reading", "a node of kind %s cannot be grouped by a field of the archive: only a statistic keeps what a profile was when a reading counted", b.Kind)
+		case g == GroupScript && len(b.Group) > 1 && b.Kind == KindStat && b.o.has("script"):
+			r.fail(b.groupAt[i], "write group: script alone, and join the parts in group(t)", "script cannot be combined")
 		case oneOf(g, b.Group[:i]):
 			r.fail(b.groupAt[i], "remove one", "%q is named twice", clip(g))
 		}

@@ -195,8 +195,11 @@ func (c *checker) node(b *parsed) {
 	c.in[b.ID] = c.code(b, in)
 	c.scriptOf(b)
 	c.derive(b)
+	c.twofold(b)
 	for i, g := range b.Group {
-		c.key(g, "group", b.groupAt[i], in)
+		if !b.scripted() {
+			c.key(g, "group", b.groupAt[i], in)
+		}
 	}
 	c.groupings(b, sets)
 	if !b.hasReader(c.plan) && b.Save == nil && b.Kind != KindCustom {

@@ -27,7 +27,7 @@ func (c *checker) code(b *parsed, in FieldSet) FieldSet {
 			if e.mentions = mentions; len(problems) == 0 {
 				c.doubt(e, in)
 			}
-			if (b.Kind == KindStat || b.Kind == KindCustom) && UsesArchive(mentions) {
+			if b.Kind == KindCustom && UsesArchive(mentions) {
 				c.unsupported(c.inside(e, Place{Line: 1, Column: 1}), "the archive in a node of kind "+b.Kind)
 			}
 		}
@@ -99,8 +99,14 @@ func (c *checker) scriptOf(b *parsed) {
 	if has == nil || len(problems) > 0 {
 		return
 	}
-	wanted := map[string][]string{KindConvert: {"convert(t, ctx)"}, KindStat: {"compute(t, state)", "output(state, window)"}, KindAlarm: {"when(t, ctx)"}}
-	for _, call := range wanted[b.Kind] {
+	wanted := map[string][]string{KindConvert: {"convert(t, ctx)"}, KindStat: {"compute(t, state)", "output(state, window)"}, KindAlarm: {"when(t, ctx)"}}[b.Kind]
+	if b.Kind == KindStat && len(b.Aggregates) > 0 {
+		wanted = nil
+	}
+	if b.Kind == KindStat && b.scripted() {
+		wanted = append(slices.Clip(wanted), "group(t)")
+	}
+	for _, call := range wanted {
 		name, _, _ := strings.Cut(call, "(")
 		if !has(name) {
 			c.fail(b.source.at, fmt.Sprintf("write function %s { ... }", call), "the script of %q declares no function %s", b.ID, name)
@@ -125,7 +131,9 @@ func (c *checker) groupings(b *parsed, sets []FieldSet) {
 	if b.stateful() {
 		c.alike(b)
 		c.ordered(b)
-		c.steady(b)
+		if !b.staged() { // a first stage is divided by device, and keeps what it found out
+			c.steady(b)
+		}
 	}
 	if slices.Equal(b.Group, []string{"none"}) && b.Tasks > 1 {
 		c.fail(b.o.place("tasks"), "remove tasks", "group: none is one group, which one task holds")
@@ -154,7 +162,11 @@ func (c *checker) sender(f From, at parsedFrom) {
 func (c *checker) into(b *parsed, f From, at parsedFrom) {
 	group := b.groupFields()
 	switch f.Grouping {
-	case "", Fields, Global, Custom:
+	case "", Fields:
+	case Global, Custom:
+		if b.staged() {
+			c.fail(at.grouping, "remove grouping", "bad grouping into %q: readings are divided by device until their group is known", b.ID)
+		}
 	case Direct:
 		c.fail(at.grouping, "remove grouping, write fields, or {custom: <name>} for a function of the group", "bad grouping direct into %q: it keeps state, and nothing keeps the sender from naming another task when a tuple is replayed, which would count twice", b.ID)
 	case All:
@@ -231,7 +243,7 @@ func (b *parsed) orderSensitive() string {
 		return "an alarm raises and clears in the order of readings"
 	case b.Kind != KindStat:
 		return ""
-	case b.Script != nil:
+	case b.Script != nil && len(b.Aggregates) == 0:
 		return "its script sees one reading after the other"
 	case b.Window.Kind == WindowCount:
 		return "a count window takes readings as they come"

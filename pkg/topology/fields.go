@@ -103,7 +103,7 @@ func (b *parsed) converted(in FieldSet) FieldSet {
 }
 
 func (b *parsed) statistics() FieldSet {
-	if b.o.has("script") || len(b.Aggregates) == 0 {
+	if len(b.Aggregates) == 0 {
 		return FieldSet{Open: true}
 	}
 	out := anyOf(statFields)

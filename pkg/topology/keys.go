@@ -126,11 +126,11 @@ var shapes = map[string][]key{
 	},
 	KindStat: {
 		{"where", "expr", "Only readings for which this is true count.", false},
-		{"group", "group", "What statistics are kept per: device (default), a field, archive.<field>, a list of these, or none.", false},
+		{"group", "group", "What statistics are kept per: device (default), a field, archive.<field>, a list of these, script for what the script's group(t) returns, or none.", false},
 		{"window", "window", "What a statistic covers: lifetime, or one of tumbling, sliding, session, count.", false},
 		{"every", "duration", "Output at this interval; without a window the statistics begin anew each time.", false},
 		{"aggregates", "aggregates", "Statistics by name, such as count, mean(celsius), quantile(celsius, 0.95).", false},
-		{"script", "script", "JavaScript with compute(t, state) and output(state, window): a file's name, or the text itself.", false},
+		{"script", "script", "JavaScript with compute(t, state) and output(state, window), or beside aggregates with group(t): a file's name, or the text itself.", false},
 	},
 	KindAlarm: {
 		{"where", "expr", "Only readings for which this is true are looked at.", false},

@@ -126,10 +126,11 @@ type Bolt struct {
 	Where  *Expr
 	Set    []Assignment // in document order
 	Drop   []string
-	Script *Script // convert: convert(t, ctx); stat: compute, output; alarm: when
+	Script *Script // convert: convert(t, ctx); stat: compute, output, or group(t, ctx) beside aggregates; alarm: when
 
 	// stat and alarm
-	Group []string // fields: device, a payload field, archive.<field>; empty means the default (device); [none] means one group
+	Group []string // fields: device, a payload field, archive.<field>; empty means the default (device); [none] is one group, [script] what the script says
+	Stage Stage    `json:"-"` // of a planned statistic in two stages
 
 	// stat
 	Window     Window
@@ -249,6 +250,7 @@ type Node struct {
 	Stateful bool
 	Ticks    bool          // it wants tick entries
 	Every    time.Duration // how often it wants them in processing time; 0: only watermarks and flushes
+	After    string        // the node that handles each tick before it: a second stage gets ticks when all that its first emitted at them is applied
 	Gated    bool          // it receives from a stateful node and so checks n
 	Bolt     *Bolt         // nil for the spout and the output node
 	In, Out  []Edge

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -130,8 +131,8 @@ func (r *reader) stat(b *parsed) {
 	if !b.o.has("aggregates") && !b.o.has("script") {
 		r.fail(b.o.at, "write aggregates: {n: count, mean: mean(temperature)}", "the key %q is missing in a bolt of kind stat", "aggregates")
 	}
-	if b.o.has("aggregates") && b.o.has("script") {
-		r.fail(b.o.keys["script"], "remove one", "aggregates and script are both given")
+	if b.o.has("aggregates") && b.o.has("script") && !slices.Equal(b.Group, []string{GroupScript}) {
+		r.fail(b.o.keys["script"], "remove one, or write group: script if it has a function group(t)", "aggregates and script are both given")
 	}
 	b.Every = b.o.duration("every", 0, 100*time.Millisecond)
 	r.window(b)
@@ -191,7 +192,7 @@ func (r *reader) window(b *parsed) {
 	if w.Time == "processing" && w.Kind != WindowTumbling {
 		r.fail(o.place("time"), "remove time: processing, or write tumbling", "a %s window goes by event time", w.Kind)
 	}
-	if b.o.has("script") && (w.Kind == WindowSession || w.Kind == WindowCount) {
+	if b.o.has("script") && !b.o.has("aggregates") && (w.Kind == WindowSession || w.Kind == WindowCount) {
 		r.fail(o.at, "use aggregates, or another window", "a script cannot keep a %s window, whose states must be merged", w.Kind)
 	}
 	b.Window = w

@@ -33,9 +33,9 @@ func (b *Bolt) stateful() bool {
 	return b.Kind == KindStat || b.Kind == KindAlarm || b.Kind == KindCustom && len(b.Group) > 0
 }
 
-// groupFields is Group with its default.
+// groupFields is what tuples are divided by: Group with its default.
 func (b *Bolt) groupFields() []string {
-	if len(b.Group) == 0 {
+	if len(b.Group) == 0 || b.staged() { // a first stage is divided by device, whatever its groups
 		return []string{"device"}
 	}
 	return b.Group
@@ -158,6 +158,8 @@ func scatters(grouping string) bool {
 
 // Plan turns the topology into nodes and edges that the engine can run. It fails only for a topology that Parse would have refused.
 func (t *Topology) Plan() (*Plan, error) {
+	declared := t
+	t = t.stages()
 	g := newGraph(t)
 	for _, b := range t.Bolts {
 		for _, f := range b.From {
@@ -174,7 +176,7 @@ func (t *Topology) Plan() (*Plan, error) {
 	for _, id := range ids[1:] {
 		p.connect(g.bolts[id])
 	}
-	plan := &Plan{Topology: t}
+	plan := &Plan{Topology: declared}
 	for _, id := range ids {
 		plan.Nodes = append(plan.Nodes, p.node(id))
 	}
@@ -258,6 +260,9 @@ func (p *planner) node(id string) Node {
 		n.Tasks = 1
 	}
 	n.Ticks, n.Every = b.Ticks()
+	if b.Stage == StageSecond && !b.Forwards() {
+		n.After = b.From[0].Node
+	}
 	return n
 }
 
@@ -278,6 +283,9 @@ func tasksOf(declared int) int {
 func (b *Bolt) Ticks() (wanted bool, every time.Duration) {
 	switch b.Kind {
 	case KindStat:
+		if b.Stage == StageFirst && b.Forwards() {
+			return false, 0
+		}
 		if b.Every == 0 && b.Window.Time == "processing" {
 			return true, max(b.Window.Slide, 100*time.Millisecond)
 		}

@@ -20,7 +20,7 @@ var reserved = [...]string{"_id", "node", "device", "group", "time", "ts", "wind
 // place in the topology or the script.
 func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map[string]any) (*Bolt, error) {
 	b := &Bolt{
-		id: spec.ID, group: group, spec: spec, watermark: math.MinInt64, late: spec.Window.Late,
+		id: spec.ID, group: group, spec: spec, global: spec.Global(), watermark: math.MinInt64, late: spec.Window.Late,
 		byDevice: len(spec.Group) == 0 || len(spec.Group) == 1 && spec.Group[0] == "device",
 	}
 	if b.late == "" {
@@ -28,13 +28,11 @@ func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map
 	}
 	err := b.declareWindow()
 	if err == nil && spec.Where != nil {
-		b.where, err = compile(*spec.Where, script.Bool)
+		b.where, err = b.compile(*spec.Where, script.Bool)
 	}
 	switch {
 	case err != nil:
-	case spec.Script != nil && len(spec.Aggregates) > 0:
-		err = fmt.Errorf("it has both aggregates and a script: choose one")
-	case spec.Script != nil:
+	case spec.Script != nil && len(spec.Aggregates) == 0:
 		err = b.declareScript(*spec.Script, params)
 	default:
 		err = b.declareAggregates()
@@ -199,7 +197,7 @@ func (b *Bolt) argument(e topology.Expr, takes taking) (int, error) {
 		want = script.Any
 	}
 	var err error
-	if a.expr, err = compile(e, want); err != nil {
+	if a.expr, err = b.compile(e, want); err != nil {
 		return 0, err
 	}
 	b.exprs = append(b.exprs, a)
@@ -208,6 +206,13 @@ func (b *Bolt) argument(e topology.Expr, takes taking) (int, error) {
 
 func misplaced(at topology.Place, format string, args ...any) error {
 	return &script.Error{File: at.File, Line: max(at.Line, 1), Column: max(at.Column, 1), Message: fmt.Sprintf(format, args...)}
+}
+
+// compile notes whether an expression reads the archive.
+func (b *Bolt) compile(e topology.Expr, want script.Type) (*script.Expr, error) {
+	x, err := compile(e, want)
+	b.profiles = b.profiles || err == nil && topology.UsesArchive(x.Fields())
+	return x, err
 }
 
 // compile leaves the fields open: that they exist and have the right types was checked when the topology was validated.
@@ -219,19 +224,26 @@ func (b *Bolt) declareScript(s topology.Script, params map[string]any) error {
 	if b.mode == session || b.mode == counted {
 		return fmt.Errorf("a script cannot keep a %s window: its states cannot be merged", b.kind)
 	}
+	var err error
+	b.script, err = scriptOf(s, params, "compute", "output")
+	b.profiles = b.profiles || s.UsesArchive()
+	return err
+}
+
+// scriptOf makes a runtime of a script that declares some functions.
+func scriptOf(s topology.Script, params map[string]any, functions ...string) (*script.Runtime, error) {
 	file, text := s.File, s.Text
 	if file == "" { // inline: its faults are reported by the lines of the document that it stands in
 		file, text = s.At.File, strings.Repeat("\n", max(s.At.Line-1, 0))+text
 	}
 	p, err := script.CompileJS(file, text)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, f := range [...]string{"compute", "output"} {
+	for _, f := range functions {
 		if !p.Has(f) {
-			return &script.Error{File: file, Line: max(s.At.Line, 1), Column: 1, Message: "the script declares no function " + f, Hint: "a stat script has compute(t, state) and output(state, window)"}
+			return nil, &script.Error{File: file, Line: max(s.At.Line, 1), Column: 1, Message: "the script declares no function " + f, Hint: "a stat script has compute(t, state) and output(state, window), and group(t) with group: script"}
 		}
 	}
-	b.script, err = script.NewRuntime(p, script.RuntimeOptions{Params: params})
-	return err
+	return script.NewRuntime(p, script.RuntimeOptions{Params: params})
 }

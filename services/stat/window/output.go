@@ -60,7 +60,7 @@ func (b *Bolt) output(c *bolt.Collector, p *pane, at int64) error {
 
 // emit emits the aggregates of a window, unless all that have an argument have never seen a value: then the statistic has nothing to say about the group.
 func (b *Bolt) emit(c *bolt.Collector, p *pane, at int64) {
-	if !b.speaks(p) {
+	if !b.speaks(p) && !b.global {
 		return
 	}
 	b.out.Reset([]byte("{}"))

@@ -395,7 +395,7 @@ func BenchmarkSketches(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				t := &ts[i%len(ts)]
-				if ok, err := s.measure(t); !ok || err != nil {
+				if ok, err := s.measure(b.Context(), t); !ok || err != nil {
 					b.Fatal(ok, err)
 				}
 				r.pane(s.windows(r, t.Time)[0]).add(s.layout.funcs, s.row)

@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -44,9 +46,14 @@ const (
 
 // Bolt keeps one statistic. It implements bolt.Stateful.
 type Bolt struct {
+	// Archive is where the profiles of devices come from, set before the first batch if UsesArchive says so; nil: nobody has one.
+	Archive *archive.Reader
+
 	id       string
 	group    func(*tuple.Tuple) (string, bool)
 	byDevice bool
+	global   bool // what goes by processing time is output for silent groups too
+	profiles bool // expressions or the script read the archive
 	mode     mode
 	kind     string // of the window, in outputs
 	spec     topology.Bolt
@@ -130,32 +137,60 @@ func (b *Bolt) key(group string) string { return stateKey + b.id + "-" + group }
 
 // Execute implements bolt.Bolt: it counts a reading, or sends it on to the late stream when all windows that it belongs to have closed.
 func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
-	counts, err := b.measure(t)
+	counts, err := b.measure(ctx, t)
 	if err != nil || !counts {
 		return err
 	}
-	key := b.key(c.Group())
-	v, err := c.State().Read(ctx, key, b.decoder)
-	if err != nil {
-		return unread(err)
-	}
-	windows := b.windows(v.(*record), t.Time)
-	if len(windows) == 0 {
-		c.Emit(bolt.Emission{Stream: b.late, Key: t.Key, Time: t.Time, Payload: slices.Clone(t.Payload)})
-		return nil
-	}
-	states, err := b.compute(v.(*record), windows, t)
+	r, err := b.read(ctx, c, c.Group())
 	if err != nil {
 		return err
 	}
-	if v, err = c.State().Edit(ctx, key, b.decoder); err != nil {
-		return unread(err)
+	windows := b.windows(r, t.Time)
+	if len(windows) == 0 {
+		b.emitLate(t, c)
+		return nil
 	}
-	r := v.(*record)
+	states, err := b.compute(r, windows, t)
+	if err != nil {
+		return err
+	}
+	if r, err = b.edit(ctx, c, c.Group()); err != nil {
+		return err
+	}
 	if b.mode == counted {
 		b.count(r, c)
 		return nil
 	}
+	b.add(r, windows, states)
+	b.wake(r, c)
+	return nil
+}
+
+// read returns what is kept of a group.
+func (b *Bolt) read(ctx context.Context, c *bolt.Collector, group string) (*record, error) {
+	v, err := c.State().Read(ctx, b.key(group), b.decoder)
+	if err != nil {
+		return nil, unread(err)
+	}
+	return v.(*record), nil
+}
+
+// edit returns it to be changed.
+func (b *Bolt) edit(ctx context.Context, c *bolt.Collector, group string) (*record, error) {
+	v, err := c.State().Edit(ctx, b.key(group), b.decoder)
+	if err != nil {
+		return nil, unread(err)
+	}
+	return v.(*record), nil
+}
+
+// emitLate sends a reading on to the late stream.
+func (b *Bolt) emitLate(t *tuple.Tuple, c *bolt.Collector) {
+	c.Emit(bolt.Emission{Stream: b.late, Key: t.Key, Time: t.Time, Payload: slices.Clone(t.Payload)})
+}
+
+// add takes the reading into its windows, with the states that the script has computed for them.
+func (b *Bolt) add(r *record, windows []Bounds, states [][]byte) {
 	for i, w := range windows {
 		var p *pane
 		if b.mode == session {
@@ -168,26 +203,50 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) e
 			p.script = states[i]
 		}
 	}
-	b.wake(r, c)
-	return nil
+}
+
+// UsesArchive reports whether the bolt reads profiles of devices.
+func (b *Bolt) UsesArchive() bool { return b.profiles }
+
+// SetArchive says where profiles come from, before the first batch.
+func (b *Bolt) SetArchive(r *archive.Reader) { b.Archive = r }
+
+// Prepare implements bolt.Preparer.
+func (b *Bolt) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error {
+	return b.Archive.Prepare(ctx, batch)
+}
+
+// enter makes a reading what expressions and the script see.
+func (b *Bolt) enter(ctx context.Context, t *tuple.Tuple) (err error) {
+	b.doc.Reset(t.Payload)
+	b.env.Doc, b.env.Device, b.env.Time, b.env.Stream = &b.doc, t.Key, t.Time, t.Stream
+	b.env.Archive, err = b.Archive.Of(ctx, t.Key)
+	return err
+}
+
+// passes evaluates the filter.
+func (b *Bolt) passes() (bool, error) {
+	if b.where == nil {
+		return true, nil
+	}
+	pass, err := b.where.EvalBool(&b.env)
+	if err != nil && !errors.Is(err, script.ErrAbsent) {
+		return false, bolt.Reject(err)
+	}
+	return pass && err == nil, nil
 }
 
 // measure evaluates the filter and the arguments for a reading. It reports whether the reading concerns the statistic at all: it passes the filter
 // and has a value that is counted.
-func (b *Bolt) measure(t *tuple.Tuple) (counts bool, err error) {
+func (b *Bolt) measure(ctx context.Context, t *tuple.Tuple) (counts bool, err error) {
 	if t.Time < -maxTime || t.Time > maxTime {
 		return false, bolt.Reject(fmt.Errorf("event time %d ms is out of range", t.Time))
 	}
-	b.doc.Reset(t.Payload)
-	b.env.Doc, b.env.Device, b.env.Time, b.env.Stream = &b.doc, t.Key, t.Time, t.Stream
-	if b.where != nil {
-		pass, err := b.where.EvalBool(&b.env)
-		if errors.Is(err, script.ErrAbsent) || err == nil && !pass {
-			return false, nil
-		}
-		if err != nil {
-			return false, bolt.Reject(err)
-		}
+	if err := b.enter(ctx, t); err != nil {
+		return false, err
+	}
+	if pass, err := b.passes(); err != nil || !pass {
+		return false, err
 	}
 	if b.script != nil {
 		b.row = row{at: t.Time}
@@ -292,7 +351,7 @@ func (b *Bolt) compute(r *record, windows []Bounds, t *tuple.Tuple) ([][]byte, e
 		if i > 0 {
 			b.doc.Reset(t.Payload) // what the script did to t for another window stays there
 		}
-		err := b.script.Compute(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time}, s)
+		err := b.script.Compute(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive}, s)
 		if err == nil {
 			states[i], err = s.Bytes()
 		}
@@ -320,20 +379,24 @@ func (b *Bolt) count(r *record, c *bolt.Collector) {
 
 // wake puts the group on the agenda for when something of it will have to be output.
 func (b *Bolt) wake(r *record, c *bolt.Collector) {
-	switch {
-	case b.mode == counted && r.since > 0:
-		c.Wake(endOfTime)
-	case b.mode == counted:
+	if at, ok := b.next(r); ok {
+		c.Wake(at)
+	} else if b.mode == counted {
 		c.Rest()
-	case b.mode == sliding || b.mode == session:
-		if len(r.open) > 0 {
-			c.Wake(r.open[0].End)
-		}
-	case b.mode == aligned && len(r.open) > 0:
-		c.Wake(r.open[0].End) // 0 until a tick has told where the window lies
-	default:
-		c.Wake(0)
 	}
+}
+
+// next is when something of a group will have to be output; ok is false when there is nothing.
+func (b *Bolt) next(r *record) (at int64, ok bool) {
+	switch {
+	case b.mode == counted:
+		return endOfTime, r.since > 0
+	case len(r.open) == 0:
+		return 0, b.mode != sliding && b.mode != session
+	case b.mode == sliding || b.mode == session || b.mode == aligned: // aligned: 0 until a tick has told where the window lies
+		return r.open[0].End, true
+	}
+	return 0, true
 }
 
 // unread classifies an error of the state: an unreadable value is final, anything else is an outage.

@@ -468,7 +468,7 @@ func BenchmarkUpdate(b *testing.B) {
 	r := v.(*record)
 	b.ReportAllocs()
 	for b.Loop() {
-		if ok, err := s.measure(&t); !ok || err != nil {
+		if ok, err := s.measure(b.Context(), &t); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 		r.pane(s.windows(r, t.Time)[0]).add(s.layout.funcs, s.row)
