@@ -94,6 +94,9 @@ func describe(w io.Writer, r *control.Report) {
 	if r.Pause > 0 {
 		fmt.Fprintf(w, "  emission paused for %s\n", r.Pause.Round(time.Millisecond))
 	}
+	for _, d := range r.Divided {
+		fmt.Fprintf(w, "  %s has %d tasks instead of %d: %d values of its state moved\n", d.Node, d.To, d.From, d.Keys)
+	}
 	if len(r.Removed) > 0 {
 		fmt.Fprintf(w, "  removed %s\n", strings.Join(r.Removed, ", "))
 	}

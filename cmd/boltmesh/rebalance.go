@@ -1,34 +1,54 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/boltmesh/boltmesh/pkg/control"
+	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
 func newRebalance(c *cli) *cobra.Command {
 	var o control.RebalanceOptions
+	var tasks int
 	cmd := &cobra.Command{
 		Use:   "rebalance TOPOLOGY [NODE]",
-		Short: "Even out the load of the workers by moving tasks between them",
+		Short: "Even out the load of the workers by moving tasks between them, or give a node another number of tasks",
 		Long: `Workers divide the tasks of each node evenly by number, by themselves, whenever one joins or leaves; nobody has to rebalance for that. But tasks
 differ: one may hold a busy device. This measures for a while how many tuples each task handles, and moves tasks between the live workers, or exchanges
 them, until the loads are as even as few moves make them. No worker then has more than one task more than another. An exchange that would lower the
 greater of two loads by less than a twentieth of the mean is not made.
 
 Readings go on meanwhile: an owner finishes its batch and hands the task over, and the order of readings per key is kept. What has moved stays there
-until workers join or leave.`,
+until workers join or leave.
+
+With --tasks the node NODE gets another number of tasks, 1 to 16, so that it can use more workers, or fewer. Keys then belong to other tasks, and their state
+moves with them: emission pauses, everything that is under way is processed, a worker of the node copies its state, the revision is switched, emission
+resumes. If that fails, or is interrupted, the topology still is what it was (boltmesh resume, if it is left paused); give the command again. Write the
+number into the file too: the next apply of a file that says otherwise moves the state back.`,
 		Example: `  boltmesh rebalance machine-health --dry-run
-  boltmesh rebalance machine-health hourly --window 30s`,
+  boltmesh rebalance machine-health hourly --window 30s
+  boltmesh rebalance machine-health hourly --tasks 12`,
 		Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) > 1 {
 				o.Node = names[1]
 			}
 			o.Timeout = c.timeout
+			if cmd.Flags().Changed("tasks") {
+				switch {
+				case o.Node == "":
+					return usageError{errors.New("--tasks: name the node, boltmesh rebalance TOPOLOGY NODE --tasks N")}
+				case o.DryRun || cmd.Flags().Changed("window"):
+					return usageError{errors.New("--tasks goes with neither --dry-run nor --window: it measures nothing")}
+				case tasks < 1 || tasks > topology.MaxTasks:
+					return usageError{fmt.Errorf("--tasks: %d is not between 1 and %d", tasks, topology.MaxTasks)}
+				}
+				return c.divide(cmd, names[0], o.Node, tasks)
+			}
 			if o.Window <= 0 {
 				return usageError{fmt.Errorf("--window: %s is no time to measure", o.Window)}
 			}
@@ -47,9 +67,27 @@ until workers join or leave.`,
 			})
 		},
 	}
+	cmd.Flags().IntVar(&tasks, "tasks", 0, "give the node so many tasks, and move its state with its keys")
 	cmd.Flags().DurationVar(&o.Window, "window", control.DefaultWindow, "how long to measure")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only say what would move")
 	return cmd
+}
+
+// divide gives a node another number of tasks and says what that took.
+func (c *cli) divide(cmd *cobra.Command, name, node string, tasks int) error {
+	return c.connect(cmd.Context(), func(k *control.Control) error {
+		r, err := k.Divide(cmd.Context(), name, node, tasks, control.ApplyOptions{Timeout: c.timeout, Patience: min(c.timeout, nobodyWait)})
+		if err != nil {
+			return fmt.Errorf("give %s of %s %d tasks: %w", node, name, tasks, err)
+		}
+		if err := c.print(cmd.OutOrStdout(), r, func(t *tabwriter.Writer) { describe(t, &r) }); err != nil {
+			return err
+		}
+		if n := len(r.Silent); n > 0 {
+			return fmt.Errorf("changed, but %s after %s: see `boltmesh ps`", plural(n, "worker")+" did not report it", c.timeout)
+		}
+		return nil
+	})
 }
 
 // balances writes what has moved, and what each worker has before and after.

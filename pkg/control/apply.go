@@ -34,6 +34,7 @@ type Report struct {
 	Paused    bool          `json:"paused"`            // it was paused by somebody, and still is
 	Pause     time.Duration `json:"pause_ns"`          // how long nothing was emitted, for the change
 	Removed   []string      `json:"removed,omitempty"` // nodes
+	Divided   []Divided     `json:"divided,omitempty"` // nodes with state whose number of tasks has changed
 	Workers   []string      `json:"workers"`           // report the revision, as <worker>/<node>
 	Silent    []string      `json:"silent,omitempty"`  // live workers that do not
 	Idle      []string      `json:"idle,omitempty"`    // nodes that no worker runs
@@ -91,7 +92,8 @@ type change struct {
 	next    *Applied
 	plan    *topology.Plan
 	old     *Applied // nil: it is new
-	last    uint64   // revision of its key
+	was     *topology.Plan
+	last    uint64 // revision of its key
 	options ApplyOptions
 	report  *Report
 }
@@ -117,6 +119,9 @@ func (c *change) run(ctx context.Context) error {
 		if err := c.recreate(ctx, recreated); err != nil {
 			return errors.Join(err, c.restore(ctx))
 		}
+		if err := c.divide(ctx, c.was); err != nil {
+			return errors.Join(err, c.restore(ctx))
+		}
 	}
 	c.next.AppliedAt = time.Now().UnixMilli()
 	resume := c.old != nil && !c.next.Paused
@@ -138,6 +143,7 @@ func (c *change) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.tidy(ctx)
 	return c.remove(ctx, removed)
 }
 
@@ -164,16 +170,16 @@ func (c *change) compare(ctx context.Context) (removed, recreated []string, err 
 		return nil, nil, fmt.Errorf("the change removes %s: apply it with --drain to process what is under way there and remove it, or keep it in the file",
 			strings.Join(removed, ", "))
 	}
-	was, err := c.old.Plan()
-	if err != nil {
+	if c.was, err = c.old.Plan(); err != nil {
 		return nil, nil, fmt.Errorf("the applied revision %d cannot be read: delete it with `boltmesh delete %s` and apply again: %w", c.old.Revision, c.name, err)
 	}
-	for _, in := range inputs(was) {
+	for _, in := range inputs(c.was) {
 		if s, wanted := shared[in.Node]; wanted && s != in.Shared {
 			recreated = append(recreated, in.Node)
 		}
 	}
-	return removed, recreated, nil
+	c.report.Divided, err = divided(c.was, c.plan)
+	return removed, recreated, err
 }
 
 // stop waits until nothing of the old revision is under way. A warning says when that is not certain.

@@ -80,6 +80,11 @@ func (h *host) run(ctx context.Context) {
 	} else {
 		defer stop()
 	}
+	if stop, err := h.answerDivide(); err != nil {
+		h.failed(h.at(), "serve requests", err)
+	} else {
+		defer stop()
+	}
 	switch {
 	case h.node.Kind == topology.KindSpout:
 		h.spout(ctx)
@@ -292,7 +297,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		return fmt.Errorf("build: %w", err)
 	}
 	if h.node.Stateful {
-		t := state.Task{Topology: name, Node: h.node.ID, Index: task}
+		t := state.TaskOf(name, h.node.ID, h.node.Tasks, task)
 		if epoch, err = h.Store.Claim(hard, t); err != nil {
 			return fmt.Errorf("claim task %s: %w", t, err)
 		}
@@ -312,7 +317,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	if task == tuple.Shared {
 		inbox, err = h.Conn.Join(hard, name, h.node.ID, l.Fetch)
 	} else {
-		inbox, err = h.Conn.Take(hard, name, h.node.ID, task, epoch, l.Fetch)
+		inbox, err = h.Conn.Take(hard, name, h.node.ID, task, h.consumer(epoch), l.Fetch)
 	}
 	if err != nil {
 		return err

@@ -201,10 +201,16 @@ func wayBack(plan *topology.Plan, l *tuple.Letter) (bolt.Edge, error) {
 		return bolt.Edge{}, fmt.Errorf("the topology has no node %s any more", l.Node)
 	}
 	if l.Stream == tuple.TickStream {
-		if !to.Ticks || l.Group == "" || int(l.Task) >= to.Tasks {
-			return bolt.Edge{}, fmt.Errorf("task %d of %s takes no ticks any more", l.Task, l.Node)
+		task := int(l.Task)
+		if place, err := placeOf(to, to.Tasks); err == nil {
+			if now, err := place(l.Group); err == nil { // otherwise the node has the number of tasks that it has always had
+				task = now
+			}
 		}
-		return bolt.Edge{To: l.Node, Stream: tuple.TickStream, Tasks: int32(to.Tasks), Direct: true, Task: l.Task}, nil
+		if !to.Ticks || l.Group == "" || task >= to.Tasks {
+			return bolt.Edge{}, fmt.Errorf("task %d of %s takes no ticks any more", task, l.Node)
+		}
+		return bolt.Edge{To: l.Node, Stream: tuple.TickStream, Tasks: int32(to.Tasks), Direct: true, Task: int32(task)}, nil
 	}
 	if from != nil {
 		for _, e := range edges(plan, from) {

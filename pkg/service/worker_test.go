@@ -277,7 +277,7 @@ func (m *mesh) total() int { m.t.Helper(); return m.totalOf(4) }
 func (m *mesh) totalOf(tasks int32) (n int) {
 	m.t.Helper()
 	for task := range tasks {
-		for _, e := range m.store.Values(state.Task{Topology: "tally", Node: "count", Index: task}) {
+		for _, e := range m.store.Values(state.TaskOf("tally", "count", int(tasks), task)) {
 			var x int
 			if _, err := fmt.Sscan(string(e.Value), &x); err != nil {
 				m.t.Fatal(err)
@@ -416,7 +416,7 @@ func TestZombie(t *testing.T) {
 	<-held
 	// The zombie does not notice: somebody else claims the task in the store, as a new owner would.
 	for task := range int32(4) {
-		if _, err := m.store.Claim(t.Context(), state.Task{Topology: "tally", Node: "count", Index: task}); err != nil {
+		if _, err := m.store.Claim(t.Context(), state.TaskOf("tally", "count", 4, task)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,214 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// DivideSubject is where a worker takes requests about the state of a node that it runs: a DivideRequest, answered by a DivideAnswer.
+func DivideSubject(topology, node, worker string) string {
+	return "bmctl." + topology + ".divide." + node + "." + worker
+}
+
+// DivideRequest asks for one of two things. Of a node at rest, to copy its state into another number of tasks, or, where that stays, to raise its floors.
+// Of a node that runs, to drop what it kept under any other number.
+type DivideRequest struct {
+	Tasks  int                    `json:"tasks"`
+	Floors map[tuple.Origin]int64 `json:"floors,omitempty"` // below them everything is processed
+	Tidy   bool                   `json:"tidy,omitempty"`   // the second; Tasks is what the node has
+}
+
+// DivideAnswer says what was done, or why it was not.
+type DivideAnswer struct {
+	state.Moved
+	Error string `json:"error,omitempty"`
+}
+
+// Divided is a node whose state was moved into another number of tasks.
+type Divided struct {
+	Node string `json:"node"`
+	From int    `json:"from"`
+	To   int    `json:"to"`
+	state.Moved
+}
+
+// divided lists the nodes whose state a change divides anew, and refuses what cannot be done.
+func divided(was, is *topology.Plan) (out []Divided, err error) {
+	for _, n := range is.Nodes {
+		i := slices.IndexFunc(was.Nodes, func(o topology.Node) bool { return o.ID == n.ID })
+		if i < 0 || !n.Stateful || !was.Nodes[i].Stateful || was.Nodes[i].Tasks == n.Tasks {
+			continue
+		}
+		o := &was.Nodes[i]
+		alike := func(a, b topology.Edge) bool { return a.Grouping == b.Grouping && slices.Equal(a.By, b.By) }
+		if o.Kind != n.Kind || !slices.Equal(o.Bolt.Group, n.Bolt.Group) || len(o.In) == 0 || len(n.In) == 0 || !alike(o.In[0], n.In[0]) {
+			return nil, fmt.Errorf("the number of tasks of %s changes from %d to %d together with its kind, its group or what its edges divide by: "+
+				"change the number first, by itself", n.ID, o.Tasks, n.Tasks)
+		}
+		if n.In[0].Grouping == topology.Custom {
+			return nil, fmt.Errorf("%s cannot get another number of tasks: only the service that emits to it knows its grouping %q, by which its state is divided",
+				n.ID, n.In[0].Custom)
+		}
+		out = append(out, Divided{Node: n.ID, From: o.Tasks, To: n.Tasks})
+	}
+	return out, nil
+}
+
+// divide has workers copy the state of the nodes that are divided anew, while everything rests. The floors of the other nodes with state are raised to
+// where everything is processed: what they have recorded names tasks that are no more, and must not be emitted again.
+func (c *change) divide(ctx context.Context, was *topology.Plan) error {
+	if len(c.report.Divided) == 0 {
+		return nil
+	}
+	floors, err := c.rest(ctx, was)
+	if err != nil {
+		return err
+	}
+	for _, n := range was.Nodes {
+		if !n.Stateful {
+			continue
+		}
+		q := DivideRequest{Tasks: n.Tasks, Floors: floors}
+		i := slices.IndexFunc(c.report.Divided, func(d Divided) bool { return d.Node == n.ID })
+		if i >= 0 {
+			q.Tasks = c.report.Divided[i].To
+		}
+		a, err := c.askWorker(ctx, n.ID, c.old.Revision, q)
+		if err != nil {
+			return fmt.Errorf("divide the state of %s: %w", n.ID, err)
+		}
+		if i >= 0 {
+			c.report.Divided[i].Moved = a.Moved
+		}
+	}
+	return nil
+}
+
+// rest returns the floors of all origins of a topology at rest. A spout that has just begun may not have told of its partitions yet.
+func (c *change) rest(ctx context.Context, was *topology.Plan) (map[tuple.Origin]int64, error) {
+	logs, err := logsOf(c.old)
+	if err != nil {
+		return nil, err
+	}
+	var seen []member.Member
+	err = c.until(ctx, c.options.Timeout, func() (string, error) {
+		all, err := c.members(ctx, c.name)
+		if err != nil {
+			return "", err
+		}
+		seen = slices.Collect(maps.Values(all))
+		if known(all) == 0 {
+			return "no spout says how far everything is processed: start it", nil
+		}
+		return strings.Join(member.Unrest(seen, known(all), logs), ", "), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	spout, out := was.Topology.Spout, map[tuple.Origin]int64{}
+	for _, m := range seen {
+		for _, k := range m.Marks {
+			o := tuple.OriginOf(c.name, spout.ID, k.Topic, spout.Kafka.Incarnation, strconv.Itoa(k.Partition))
+			out[o] = max(out[o], k.Floor)
+		}
+		for _, l := range m.Logs {
+			o := tuple.OriginOf(c.name, l.Name)
+			out[o] = max(out[o], l.Floor)
+		}
+	}
+	return out, nil
+}
+
+// askWorker sends a request to a live worker that runs a node in a revision, to the next one when it refuses or does not answer.
+func (c *change) askWorker(ctx context.Context, node string, revision uint32, q DivideRequest) (a DivideAnswer, err error) {
+	request, err := json.Marshal(q)
+	if err != nil {
+		return a, err
+	}
+	seen, err := c.Members(ctx, c.name)
+	if err != nil {
+		return a, err
+	}
+	err = fmt.Errorf("no worker runs %s: start its service, which can read its state", node)
+	for _, m := range seen {
+		if m.Node != node || m.Leaving || m.Revision != revision {
+			continue
+		}
+		one, cancel := context.WithTimeout(ctx, c.options.Timeout)
+		var answer []byte
+		answer, err = c.conn.Request(one, DivideSubject(c.name, node, m.Worker), request)
+		cancel()
+		if err == nil {
+			a = DivideAnswer{}
+			err = json.Unmarshal(answer, &a)
+		}
+		if err == nil && a.Error != "" {
+			err = fmt.Errorf("worker %s: %s", m.Worker, a.Error)
+		}
+		if err == nil {
+			return a, nil
+		}
+	}
+	return a, err
+}
+
+// tidy has workers drop the state that divided nodes kept in their former tasks, and forgets leases on tasks that are no more. What it leaves behind does
+// no harm, so the change is done whether it succeeds or not.
+func (c *change) tidy(ctx context.Context) {
+	for _, d := range c.report.Divided {
+		_, err := c.askWorker(ctx, d.Node, c.next.Revision, DivideRequest{Tasks: d.To, Tidy: true})
+		for task := d.To; task < topology.MaxTasks && err == nil; task++ {
+			err = c.forget(ctx, c.name+".own."+d.Node+"."+strconv.Itoa(task))
+		}
+		if err != nil {
+			c.report.Warning = fmt.Sprintf("what %s kept in %d tasks is still there beside what it keeps in %d: the next `boltmesh rebalance --tasks` removes it (%v)",
+				d.Node, d.From, d.To, err)
+		}
+	}
+}
+
+// Divide gives a node of an applied topology another number of tasks, as Apply does when its document says so.
+func (c *Control) Divide(ctx context.Context, name, node string, tasks int, o ApplyOptions) (Report, error) {
+	a, err := c.Get(ctx, name)
+	if err != nil {
+		return Report{}, err
+	}
+	plan, err := a.Plan()
+	if err != nil {
+		return Report{}, err
+	}
+	i := slices.IndexFunc(plan.Nodes, func(n topology.Node) bool { return n.ID == node })
+	switch {
+	case i < 0:
+		return Report{}, fmt.Errorf("%s has no node %s", name, node)
+	case plan.Nodes[i].Bolt == nil:
+		return Report{}, fmt.Errorf("%s is no bolt: the spout has as many tasks as its topics have partitions, and output takes `tasks` from the file", node)
+	case tasks < 1 || tasks > topology.MaxTasks:
+		return Report{}, fmt.Errorf("%d tasks: a node has 1 to %d", tasks, topology.MaxTasks)
+	}
+	next := a.Topology
+	if plan.Nodes[i].Tasks != tasks {
+		if next, err = next.WithTasks(node, tasks); err != nil {
+			return Report{}, err
+		}
+	}
+	report, err := c.Apply(ctx, next, o)
+	if err == nil && report.Unchanged && plan.Nodes[i].Stateful { // an earlier one may have been interrupted before its end
+		if o.Timeout <= 0 {
+			o.Timeout = DefaultTimeout
+		}
+		again := change{Control: c, name: name, next: a, options: o, report: &Report{Divided: []Divided{{Node: node, From: tasks, To: tasks}}}}
+		again.tidy(ctx)
+	}
+	return report, err
+}
