@@ -25,10 +25,10 @@ var (
 	ErrNotFound = errors.New("no such key")
 )
 
-// Topologies opens the bucket of applied topologies: one key each.
+// Topologies opens the bucket of applied topologies: one key each. Like Leases it waits until the bucket can be had, or ctx ends.
 func (c *Conn) Topologies(ctx context.Context) (*Bucket, error) {
 	return c.bucket(ctx, jetstream.KeyValueConfig{
-		Bucket: "BM_topologies", Description: "applied topologies", History: 8, MaxValueSize: 4 << 20, Storage: jetstream.FileStorage, Replicas: c.replicas,
+		Bucket: "BM_topologies", Description: "applied topologies", History: 8, MaxValueSize: 4 << 20, Storage: jetstream.FileStorage,
 	})
 }
 
@@ -36,14 +36,21 @@ func (c *Conn) Topologies(ctx context.Context) (*Bucket, error) {
 func (c *Conn) Leases(ctx context.Context) (*Bucket, error) {
 	return c.bucket(ctx, jetstream.KeyValueConfig{
 		Bucket: "BM_leases", Description: "who is alive, and who owns which task", LimitMarkerTTL: time.Minute,
-		Storage: jetstream.FileStorage, Replicas: c.replicas, MaxValueSize: 1 << 20,
+		Storage: jetstream.FileStorage, MaxValueSize: 1 << 20,
 	})
 }
 
+// bucket waits for it until ctx ends: a cluster that is being formed answers late.
 func (c *Conn) bucket(ctx context.Context, config jetstream.KeyValueConfig) (*Bucket, error) {
-	kv, err := c.js.CreateOrUpdateKeyValue(ctx, config)
+	var kv jetstream.KeyValue
+	err := c.wait(ctx, "bucket "+config.Bucket, func(ctx context.Context) (err error) {
+		if config.Replicas, err = c.copies(ctx, "KV_"+config.Bucket); err == nil {
+			kv, err = c.js.CreateOrUpdateKeyValue(ctx, config)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", config.Bucket, err)
+		return nil, err
 	}
 	return &Bucket{c, kv, config.Bucket}, nil
 }

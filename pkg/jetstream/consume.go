@@ -38,37 +38,61 @@ type Inbox struct {
 	held map[string]jetstream.Msg // by reply subject: handed over by the server and not acknowledged, those in ready included
 }
 
+// Passing reports whether an error is one that waiting mends, such as those of a cluster that elects a leader.
+func Passing(err error) bool { return errors.Is(err, ErrInterrupted) || passing(err) }
+
 // Take makes this worker the only consumer of a task: it replaces the consumers of earlier epochs by one of its own, which ends their pulls and
 // refuses their acknowledgements. Delivery starts again at the first frame that is not acknowledged. The state store's fence must have been raised
 // before.
 func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoch uint64, batch int) (*Inbox, error) {
 	reconnects := c.nc.Stats().Reconnects
-	s, err := c.js.Stream(ctx, StreamName(topology, node))
-	if err != nil {
-		return nil, fmt.Errorf("stream of %s/%s: %w", topology, node, err)
-	}
 	prefix, name := fmt.Sprintf("t%d-e", task), fmt.Sprintf("t%d-e%d", task, epoch)
-	names := s.ConsumerNames(ctx)
+	stream := StreamName(topology, node)
 	var old []string
-	for n := range names.Name() {
-		if strings.HasPrefix(n, prefix) { // also one of this epoch, from before an interruption
-			old = append(old, n)
-		}
-	}
-	if err := names.Err(); err != nil {
-		return nil, fmt.Errorf("consumers of %s/%s: %w", topology, node, err)
+	err := c.request(ctx, "consumers of "+stream, func(ctx context.Context) (err error) {
+		old, err = c.consumers(ctx, stream, prefix) // also one of this epoch, from before an interruption
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, n := range old {
-		if err := s.DeleteConsumer(ctx, n); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return nil, fmt.Errorf("replace consumer %s: %w", n, err)
+		err := c.request(ctx, "replace consumer "+n, func(ctx context.Context) error {
+			err := c.js.DeleteConsumer(ctx, stream, n)
+			if errors.Is(err, jetstream.ErrConsumerNotFound) {
+				return nil
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	consumer, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(name, Subject(topology, node, task), ahead*batch))
+	var consumer jetstream.Consumer
+	err = c.request(ctx, "create consumer "+name, func(ctx context.Context) (err error) {
+		consumer, err = c.js.CreateOrUpdateConsumer(ctx, stream, consumerConfig(name, Subject(topology, node, task), ahead*batch))
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("create consumer %s: %w", name, err)
+		return nil, err
 	}
 	lost := func() bool { return c.nc.Stats().Reconnects != reconnects }
 	return open(consumer, batch, slack, lost)
+}
+
+// consumers lists those of a stream whose names begin so.
+func (c *Conn) consumers(ctx context.Context, stream, prefix string) (found []string, err error) {
+	s, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	names := s.ConsumerNames(ctx)
+	for n := range names.Name() {
+		if strings.HasPrefix(n, prefix) {
+			found = append(found, n)
+		}
+	}
+	return found, names.Err()
 }
 
 // Join competes for the frames of a shared input.

@@ -34,6 +34,8 @@ type Options struct {
 	Replicas int  // of streams and buckets; default 1
 	// Changed is told of every disconnect (with its error) and reconnect (nil).
 	Changed func(err error)
+	// Waiting is told of each attempt that failed for a reason that may pass, while a connection, a bucket or a stream is waited for: what that is, and why.
+	Waiting func(what string, err error)
 }
 
 // Conn is one connection with its JetStream context.
@@ -41,6 +43,7 @@ type Conn struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	replicas int
+	waiting  func(what string, err error)
 	breaks   *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
 }
 
@@ -82,31 +85,35 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		}
 		opts = append(opts, nats.Secure(config))
 	}
-	nc, err := dial(ctx, o.URL, opts)
+	nc, err := dial(ctx, o, opts)
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(5*time.Second), jetstream.WithPublishAsyncMaxPending(16384))
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackPatience), jetstream.WithPublishAsyncMaxPending(16384))
 	if err != nil {
 		nc.Close()
 		return nil, err
 	}
-	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), breaks: breaks}, nil
+	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, breaks: breaks}, nil
 }
 
 // dial tries until ctx ends: a service may well start before its broker.
-func dial(ctx context.Context, url string, opts []nats.Option) (*nats.Conn, error) {
+func dial(ctx context.Context, o Options, opts []nats.Option) (*nats.Conn, error) {
+	what := "connect to NATS at " + redact(o.URL)
 	for {
-		nc, err := nats.Connect(url, opts...)
+		nc, err := nats.Connect(o.URL, opts...)
 		if err == nil {
 			return nc, nil
 		}
 		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
 			return nil, fmt.Errorf("connect to NATS: %w: check the credentials", err)
 		}
+		if o.Waiting != nil {
+			o.Waiting(what, err)
+		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("connect to NATS at %s: %w (last: %w)", redact(url), ctx.Err(), err)
+			return nil, fmt.Errorf("%s: %w (last: %w)", what, ctx.Err(), err)
 		case <-time.After(250 * time.Millisecond):
 		}
 	}

@@ -35,15 +35,15 @@ type Letters struct {
 	stream jetstream.Stream
 }
 
-// Letters opens the dead-letter stream, creating it if need be.
+// Letters opens the dead-letter stream, creating it if need be. It waits until the stream can be had, or ctx ends.
 func (c *Conn) Letters(ctx context.Context) (*Letters, error) {
-	s, err := c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	s, err := c.stream(ctx, "dead-letter stream", jetstream.StreamConfig{
 		Name: lettersStream, Subjects: []string{letterPrefix + ">", dealtPrefix + ">"}, Description: "tuples that could not be handled",
-		Storage: jetstream.FileStorage, Replicas: c.replicas,
+		Storage: jetstream.FileStorage,
 		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1, MaxMsgs: -1, MaxBytes: -1,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("dead-letter stream: %w", err)
+		return nil, err
 	}
 	return &Letters{c, s}, nil
 }

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -14,9 +13,12 @@ import (
 const (
 	framesPerSubject = 1024
 	bytesPerStream   = 256 << 20
-	ackWait          = 30 * time.Second
 	sharedConsumer   = "shared"
 )
+
+// ackWait is after how long the server hands a frame out again. What a worker holds it says so of in time (keep), however long it takes, so this is only how
+// long acknowledgements and frames are missed that were lost with a server or a worker: a full input stands still that long.
+const ackWait = 10 * time.Second
 
 // Input names a node's input to be provisioned.
 type Input struct {
@@ -24,27 +26,44 @@ type Input struct {
 	Shared         bool
 }
 
-// Provision creates or updates the input streams, and the consumer of shared ones, before any producer starts.
+// Provision creates or updates the input streams, and the consumer of shared ones, before any producer starts. It waits until they
+// can be had, or ctx ends.
 func (c *Conn) Provision(ctx context.Context, inputs []Input) error {
 	for _, in := range inputs {
 		name := StreamName(in.Topology, in.Node)
-		s, err := c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		s, err := c.stream(ctx, "stream "+name, jetstream.StreamConfig{
 			Name: name, Subjects: []string{"bm." + in.Topology + "." + in.Node + ".*"},
 			Description: "input of node " + in.Node + " of topology " + in.Topology,
 			Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 			MaxMsgsPerSubject: framesPerSubject, MaxBytes: bytesPerStream, MaxMsgs: -1,
-			Storage: jetstream.FileStorage, Replicas: c.replicas, Duplicates: 2 * time.Minute,
+			Storage: jetstream.FileStorage, Duplicates: 2 * time.Minute,
 		})
 		if err != nil {
-			return fmt.Errorf("create stream %s: %w", name, err)
+			return err
 		}
-		if in.Shared {
-			if _, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(sharedConsumer, "", framesPerSubject)); err != nil {
-				return fmt.Errorf("create consumer of %s: %w", name, err)
-			}
+		if !in.Shared {
+			continue
+		}
+		err = c.wait(ctx, "consumer of "+name, func(ctx context.Context) error {
+			_, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(sharedConsumer, "", framesPerSubject))
+			return err
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// stream creates or updates a stream, and waits for it until ctx ends: a cluster that is being formed answers late.
+func (c *Conn) stream(ctx context.Context, what string, config jetstream.StreamConfig) (s jetstream.Stream, err error) {
+	err = c.wait(ctx, what, func(ctx context.Context) (err error) {
+		if config.Replicas, err = c.copies(ctx, config.Name); err == nil {
+			s, err = c.js.CreateOrUpdateStream(ctx, config)
+		}
+		return err
+	})
+	return s, err
 }
 
 // Remove deletes the input streams.

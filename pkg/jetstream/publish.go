@@ -17,6 +17,10 @@ const (
 	lastPause  = 250 * time.Millisecond
 )
 
+// ackPatience is how long an acknowledgement of a frame is waited for before the frame is sent again under its id. One that was on its way to a server that
+// died is never answered, and all that comes behind it on its subject waits too.
+const ackPatience = 2 * time.Second
+
 // Outbox publishes the frames of one topology. It implements bolt.Outbox and is safe for concurrent use.
 type Outbox struct {
 	conn     *Conn

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -94,10 +95,41 @@ func run(kind string, build Build, source Source) int {
 	return code
 }
 
-// serve connects and runs the worker until ctx ends.
+// readiness is what /readyz says: nothing is ready before the worker has said so once, whatever becomes of connections in the meantime.
+type readiness struct {
+	o       *observe.Observer
+	started atomic.Bool
+}
+
+// worker is told by the worker itself.
+func (r *readiness) worker(ready bool, reason string) {
+	r.started.Store(true)
+	r.o.Ready(ready, reason)
+}
+
+// connected is told of every disconnect (with its error) and reconnect (nil) of NATS.
+func (r *readiness) connected(err error) {
+	switch {
+	case err != nil:
+		r.o.Ready(false, "NATS: "+err.Error())
+	case r.started.Load():
+		r.o.Ready(true, "")
+	default:
+		r.o.Ready(false, "starting")
+	}
+}
+
+// waiting is told what a start waits for.
+func (r *readiness) waiting(what string, err error) {
+	r.o.Ready(false, "waiting: "+what+": "+err.Error())
+	r.o.Logger().Warn("waiting", "for", what, "error", err.Error())
+}
+
+// serve connects and runs the worker until ctx ends. What it needs and is not there yet is waited for.
 func serve(ctx context.Context, kind string, c Config, o *observe.Observer, build Build, source Source) error {
+	is := &readiness{o: o}
 	w := &Worker{
-		Kind: kind, Name: c.Worker, Version: Version(), Build: build, Source: source, Sink: o.Sink(), Ready: o.Ready,
+		Kind: kind, Name: c.Worker, Version: Version(), Build: build, Source: source, Sink: o.Sink(), Ready: is.worker,
 		Fetch: c.Fetch.Frames, Records: c.Fetch.Records, Drain: c.DrainTimeout, Topology: c.Topologies, Node: c.Nodes, Env: os.LookupEnv,
 	}
 	if o.Tracing() {
@@ -107,24 +139,23 @@ func serve(ctx context.Context, kind string, c Config, o *observe.Observer, buil
 	conn, err := jetstream.Connect(ctx, jetstream.Options{
 		URL: c.NATS.URL, Name: "boltmesh-" + kind + "-" + c.Worker, Creds: c.NATS.Creds, User: c.NATS.User, Password: c.NATS.Password, Token: c.NATS.Token,
 		CA: c.NATS.TLS.CA, Cert: c.NATS.TLS.Cert, Key: c.NATS.TLS.Key, Insecure: c.NATS.TLS.Insecure, Replicas: c.NATS.Replicas,
+		Waiting: is.waiting,
 		Changed: func(err error) {
-			if err == nil {
-				o.Ready(true, "")
-				return
+			is.connected(err)
+			if err != nil {
+				w.Sink.Emit(trace.Failed{Where: trace.Where{Kind: kind, Worker: c.Worker}, Doing: "talk to NATS", Err: err})
 			}
-			o.Ready(false, "NATS: "+err.Error())
-			w.Sink.Emit(trace.Failed{Where: trace.Where{Kind: kind, Worker: c.Worker}, Doing: "talk to NATS", Err: err})
 		},
 	})
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	defer conn.Close()
 	w.Conn = conn
 	o.Ready(false, "connecting to the stores")
-	stores, err := openStores(ctx, kind, c)
+	stores, err := openStores(ctx, kind, c, is.waiting)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	defer stores.close()
 	w.Store, w.Logs, w.Documents = stores.state, stores.logs, stores.documents
@@ -136,4 +167,12 @@ func serve(ctx context.Context, kind string, c Config, o *observe.Observer, buil
 	w.Cache = state.NewCache(state.CacheOptions{Entries: c.Cache.Entries, Bytes: c.Cache.Bytes, TTL: c.Cache.TTL})
 	o.Ready(false, "reading the topologies")
 	return w.Run(ctx)
+}
+
+// stopped is err, or nil when what failed did so because the service was told to stop: to wait in vain is no failure then.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
 	doc "github.com/boltmesh/boltmesh/pkg/document"
@@ -32,8 +36,9 @@ func SQLiteFile(state, database string) string {
 	return filepath.Join(filepath.Dir(state), "documents-"+database+".db")
 }
 
-// openStores opens what the configuration names. An output service keeps no state, a stat service no documents.
-func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
+// openStores opens what the configuration names. An output service keeps no state, a stat service no documents. A server that is away is waited for until
+// ctx ends, and waiting told; databases are opened by the nodes that need them, which try again by themselves.
+func openStores(ctx context.Context, kind string, c Config, waiting func(what string, err error)) (*stores, error) {
 	s := &stores{}
 	var closers []func() error
 	s.close = func() {
@@ -60,7 +65,7 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 			if err != nil {
 				return nil, fmt.Errorf("redis.tls: %w", err)
 			}
-			r, err := redis.Open(ctx, redis.Options{URL: c.Redis.URL, TLS: config})
+			r, err := openRedis(ctx, redis.Options{URL: c.Redis.URL, TLS: config}, waiting)
 			if err != nil {
 				return nil, err
 			}
@@ -97,6 +102,24 @@ func openStores(ctx context.Context, kind string, c Config) (*stores, error) {
 		return m, nil
 	}
 	return s, nil
+}
+
+// openRedis tries until ctx ends, but for what waiting does not mend, such as a password that is wrong.
+func openRedis(ctx context.Context, o redis.Options, waiting func(what string, err error)) (*redis.Store, error) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		r, err := redis.Open(ctx, o)
+		if err == nil || ctx.Err() != nil || !away(err) {
+			return r, err
+		}
+		waiting("Redis", err)
+		sleep(ctx, pause)
+	}
+}
+
+// away reports whether a server did not answer, or said that it still reads its data.
+func away(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || strings.Contains(err.Error(), "LOADING ")
 }
 
 // mongoOptions say how to reach a database, by its own name unless the configuration names one for all.

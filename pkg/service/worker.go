@@ -83,14 +83,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var err error
 	if w.letters, err = w.Conn.Letters(ctx); err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	if w.leases, err = w.Conn.Leases(ctx); err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	bucket, err := w.Conn.Topologies(ctx)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	w.running = map[string]*running{}
 	for ctx.Err() == nil {
