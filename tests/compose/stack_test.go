@@ -64,11 +64,7 @@ func up(t *testing.T, replicas int, files ...string) *stack {
 	})
 	// What runs once is run by itself: --wait takes a container that has ended for one that failed.
 	wait := append([]string{"-d", "--wait", "--wait-timeout", "200", "--no-build", "--pull", "never"}, s.lasting()...)
-	if _, err := s.compose(t.Context(), nil, "up", wait...); err != nil {
-		// Services that find a cluster still electing may end and be started again by their restart policy, which --wait does not wait for.
-		s.say("not healthy at once, waiting again: %.300s", err)
-		s.must("up", wait...)
-	}
+	s.must("up", wait...)
 	s.say("everything is healthy")
 	s.must("up", "--no-build", "--pull", "never", "--no-log-prefix", "--exit-code-from", "apply", "apply")
 	s.say("the example is applied")
