@@ -272,7 +272,11 @@ func (h *host) repeat(ctx context.Context, f func() error) {
 			pause = 100 * time.Millisecond
 		}
 		sleep(ctx, pause)
-		pause = min(2*pause, 5*time.Second)
+		longest := 5 * time.Second
+		if jetstream.Passing(err) {
+			longest = 500 * time.Millisecond // a leader is elected within seconds, and everything waits for the tasks of this node
+		}
+		pause = min(2*pause, longest)
 	}
 }
 
