@@ -295,5 +295,8 @@ func inputs(p *topology.Plan) (out []jetstream.Input) {
 			out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: n.ID, Shared: n.Shared})
 		}
 	}
+	if p.Topology.Spout.Calls {
+		out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: topology.ReplyNode})
+	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
@@ -143,7 +144,7 @@ func (c *Control) origins(ctx context.Context, name string) (map[tuple.Origin]in
 			out[tuple.OriginOf(name, s.ID, t, s.Kafka.Incarnation, strconv.Itoa(p))] = input{t, true, p}
 		}
 	}
-	for _, log := range []string{tickLog, replayLog} {
+	for _, log := range []string{tickLog, replayLog, spout.CallLog} {
 		out[tuple.OriginOf(name, log)] = input{name: log}
 	}
 	return out, nil

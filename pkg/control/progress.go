@@ -190,7 +190,7 @@ func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uin
 		}
 		partitions = max(partitions, known(seen))
 		wanted := logs
-		if partitions == 0 { // no spout runs that could own one
+		if partitions == 0 && !(slices.Contains(logs, spout.CallLog) && spouting(seen)) { // no spout runs that could own one
 			wanted = nil
 		}
 		missing := member.Unrest(slices.Collect(maps.Values(seen)), partitions, wanted)
@@ -221,10 +221,23 @@ func logsOf(a *Applied) ([]string, error) {
 		return nil, fmt.Errorf("revision %d: %w", a.Revision, err)
 	}
 	logs := []string{spout.ReplayLog}
+	if plan.Topology.Spout.Calls {
+		logs = append(logs, spout.CallLog)
+	}
 	if slices.ContainsFunc(plan.Nodes, func(n topology.Node) bool { return n.Ticks }) {
 		logs = append(logs, spout.TickLog)
 	}
 	return logs, nil
+}
+
+// spouting reports whether a spout runs; one that only takes calls knows of no partitions.
+func spouting(seen map[string]member.Member) bool {
+	for _, m := range seen {
+		if m.Kind == topology.KindSpout {
+			return true
+		}
+	}
+	return false
 }
 
 // known is how many partitions the spouts say that there are.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,7 @@ type Observer struct {
 	logs    *logs
 	spans   *spans // nil: tracing is off
 	servers []*server
+	mux     *http.ServeMux         // of /metrics; nil: nothing is served
 	ready   atomic.Pointer[string] // why the process is not ready; "" when it is
 	closing sync.Once
 	closed  atomic.Bool

@@ -98,6 +98,7 @@ func (o *Observer) stopServing(ctx context.Context) (err error) {
 
 func (o *Observer) handler(registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
+	o.mux = mux
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, Registry: registry, MaxRequestsInFlight: 8,
 	}))
@@ -110,6 +111,13 @@ func (o *Observer) handler(registry *prometheus.Registry) http.Handler {
 		_, _ = io.WriteString(w, "ready\n")
 	})
 	return mux
+}
+
+// Handle serves one more thing where /metrics is served; where that is nowhere, it does nothing.
+func (o *Observer) Handle(pattern string, h http.Handler) {
+	if o.mux != nil {
+		o.mux.Handle(pattern, h)
+	}
 }
 
 func profiles() http.Handler {

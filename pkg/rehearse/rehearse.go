@@ -168,6 +168,7 @@ func (s *Stage) edges(n *topology.Node, spoken bool) []bolt.Edge {
 			out[i].Custom, out[i].Named = "", false
 		}
 	}
+	out = slices.DeleteFunc(out, func(e bolt.Edge) bool { return e.To == topology.ReplyNode }) // nobody calls: the tap sees what would be answered
 	streams := []string{tuple.DefaultStream}
 	if n.Bolt != nil {
 		if late := n.Bolt.Late(); late != "" {

@@ -56,7 +56,7 @@ func (h *host) inner(ctx context.Context) (out []bolt.Inner, err error) {
 		}
 		at := h.where(h.plan.Topology.Name, n.ID)
 		at.Task = tuple.Shared
-		in := bolt.Inner{Where: at, Bolt: b, Edges: edges(h.plan, n), Letters: h.chained.of(h, n.ID), Sink: h.countFor(n.ID)}
+		in := bolt.Inner{Where: at, Bolt: b, Edges: edges(h.plan, n), Letters: h.lettersOf(h.chained.of(h, n.ID)), Sink: h.countFor(n.ID)}
 		if n.Bolt != nil {
 			in.Retry = n.Bolt.Retry
 		}

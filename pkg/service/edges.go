@@ -40,6 +40,9 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 		}
 		out = append(out, b)
 	}
+	if plan.Topology.Answers(n.Bolt) {
+		out = append(out, bolt.Edge{To: topology.ReplyNode, Stream: topology.ReplyStream, Tasks: 1})
+	}
 	return out
 }
 

@@ -291,7 +291,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	}
 	o := bolt.Options{
 		Where: where, Revision: h.revision, Bolt: b, Edges: edges(h.plan, &h.node), Outbox: h.outbox, Deltas: h.Conn.Deltas(name),
-		Letters: h.dead, Clock: clock{}, Sink: h.count, Fetch: h.Fetch,
+		Letters: h.lettersOf(h.dead), Clock: clock{}, Sink: h.count, Fetch: h.Fetch,
 		Copies: slices.ContainsFunc(h.node.In, func(e topology.Edge) bool { return e.Grouping == topology.All }),
 	}
 	if h.node.Bolt != nil {
@@ -308,7 +308,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		o.Own = &bolt.Ownership{Store: h.Store, Task: t, Epoch: epoch, View: h.Cache.Open(h.Store, t, epoch)}
 	}
 	defer h.close(o)
-	var inbox *jetstream.Inbox
+	var inbox input
 	gentle := &gentle{stop: ctx}
 	if h.node.Kind == topology.KindOutput {
 		gentle.linger = h.plan.Topology.Output.Linger
@@ -319,7 +319,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		return err
 	}
 	if task == tuple.Shared {
-		inbox, err = h.Conn.Join(hard, name, h.node.ID, l.Fetch)
+		inbox, err = h.join(hard, l.Fetch)
 	} else {
 		inbox, err = h.Conn.Take(hard, name, h.node.ID, task, h.consumer(epoch), l.Fetch)
 	}
@@ -341,6 +341,21 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		}
 	}
 	return nil
+}
+
+// input is an inbox as a loop holds it.
+type input interface {
+	bolt.Inbox
+	Close()
+}
+
+// join opens the input that workers compete for. A worker that takes one frame at a time holds none back from the others.
+func (h *host) join(ctx context.Context, batch int) (input, error) {
+	name := h.plan.Topology.Name
+	if batch == 1 {
+		return h.Conn.JoinSingly(ctx, name, h.node.ID)
+	}
+	return h.Conn.Join(ctx, name, h.node.ID, batch)
 }
 
 // close ends the bolts of a loop that has stopped, those that can be closed.

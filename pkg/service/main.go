@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
+	"github.com/boltmesh/boltmesh/pkg/call"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/observe"
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -152,6 +153,9 @@ func serve(ctx context.Context, kind string, c Config, o *observe.Observer, buil
 	}
 	defer conn.Close()
 	w.Conn = conn
+	if kind == topology.KindSpout {
+		o.Handle("POST /call/{topology}", call.New(conn))
+	}
 	o.Ready(false, "connecting to the stores")
 	stores, err := openStores(ctx, kind, c, is.waiting)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// lookAgain is how often the replay log is looked at for letters that a former owner has appended.
+// lookAgain is how often such a log is looked at for entries that a former owner has appended.
 const lookAgain = 5 * time.Second
 
 // replayOwner runs the topology's log of replayed dead letters while this worker holds its lease.
@@ -56,12 +56,12 @@ func (h *host) replayLoop(ctx, hard context.Context) error {
 		return err
 	}
 	defer unserve()
-	return h.replayAll(ctx, hard, r, deltas, appended)
+	return h.runLog(ctx, hard, spout.ReplayLog, r.Log, deltas, appended, nil)
 }
 
-// replayAll emits what is in the log and what comes into it.
-func (h *host) replayAll(ctx, hard context.Context, r *spout.Replay, deltas <-chan []tuple.Delta, appended <-chan struct{}) error {
-	defer h.forgetLog(spout.ReplayLog)
+// runLog emits what is in one of the topology's own logs and what comes into it, until ctx ends or broken says why it cannot go on.
+func (h *host) runLog(ctx, hard context.Context, name string, r *spout.Log, deltas <-chan []tuple.Delta, appended <-chan struct{}, broken <-chan error) error {
+	defer h.forgetLog(name)
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	traces, looked := r.Traces(), time.Now()
@@ -74,6 +74,7 @@ func (h *host) replayAll(ctx, hard context.Context, r *spout.Replay, deltas <-ch
 			err = r.Settle(hard)
 		case <-appended:
 			err = r.Look(hard)
+		case err = <-broken:
 		case <-tick.C:
 			if time.Since(looked) >= lookAgain {
 				looked, err = time.Now(), r.Look(hard)

@@ -66,8 +66,13 @@ func (h *host) spout(ctx context.Context) {
 	var owning sync.WaitGroup
 	owning.Go(func() { h.tickOwner(ctx) })
 	owning.Go(func() { h.replayOwner(ctx) })
+	owning.Go(func() { h.callOwner(ctx) })
 	defer owning.Wait()
 	spec := h.plan.Topology.Spout
+	if !spec.Reads() {
+		<-ctx.Done()
+		return
+	}
 	kafka, err := spec.Kafka.Resolve(h.Env)
 	if err != nil {
 		h.failed(h.at(), "resolve the Kafka settings", err)

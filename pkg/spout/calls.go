@@ -189,6 +189,13 @@ func (c *Calls) Fail(at tuple.Position, f Failure) {
 	}
 }
 
+// Drop forgets an open call: replies that come later are dropped, and Done is not told of it.
+func (c *Calls) Drop(at int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.open, at)
+}
+
 // Past reports whether the call at a position has been processed, so that Done will not be told of it any more.
 func (c *Calls) Past(at int64) bool {
 	c.mu.Lock()

@@ -1,0 +1,326 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/call"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+const (
+	repliesAtOnce = 64          // frames of replies in one batch
+	keepAnswers   = time.Minute // how long an answer stays that its caller has not confirmed
+	keptBytes     = 64 << 20    // of such answers
+	tellFailure   = 2 * time.Second
+)
+
+// callOwner runs the topology's log of calls while this worker holds its lease.
+func (h *host) callOwner(ctx context.Context) {
+	if h.plan.Topology.Spout.Calls {
+		h.ownLog(ctx, spout.CallLog, h.callLoop)
+	}
+}
+
+// callLoop owns the calls until ctx ends: it takes them, emits them, gathers the replies and answers.
+func (h *host) callLoop(ctx, hard context.Context) error {
+	name, spec := h.plan.Topology.Name, h.plan.Topology.Spout
+	generation, err := h.Logs.Raise(hard, name, spout.CallLog)
+	if err != nil {
+		return err
+	}
+	where := h.at()
+	where.Task = -4 // no partition: the log of calls
+	deltas, stop, err := h.deltas(spout.LogOrigin(name, spout.CallLog), where)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	d := &desk{host: h, appended: make(chan struct{}, 1), callers: map[string]*caller{}}
+	d.calls, err = spout.NewCalls(hard, spout.Options{
+		Where: where, Generation: generation, Revision: h.revision, Outbox: h.outbox, Clock: clock{}, Sink: h.Sink, Holders: h.holders,
+		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds()},
+	}, name, h.Logs, spout.CallsOptions{Spec: spec, Edges: edges(h.plan, &h.node), Done: d.done})
+	if err != nil {
+		return err
+	}
+	hearing, deaf := context.WithCancel(hard)
+	defer deaf()
+	replies, err := h.gather(hearing, d.calls, uint64(generation)) // before anything is emitted
+	if err != nil {
+		return err
+	}
+	defer func() { deaf(); <-replies }()
+	for subject, answer := range map[string]func([]byte) []byte{
+		call.Subject(name):       func(q []byte) []byte { return d.answer(hard, q) },
+		call.FailedSubject(name): d.failed,
+	} {
+		unserve, err := h.Conn.Serve(subject, answer)
+		if err != nil {
+			return err
+		}
+		defer unserve()
+	}
+	return h.runLog(ctx, hard, spout.CallLog, d.calls.Log, deltas, d.appended, replies)
+}
+
+// gather takes the input of replies over and runs its loop until ctx ends. What comes out of the channel is why it has ended; then the channel is closed.
+func (h *host) gather(ctx context.Context, calls *spout.Calls, epoch uint64) (<-chan error, error) {
+	name := h.plan.Topology.Name
+	inbox, err := h.Conn.Take(ctx, name, topology.ReplyNode, 0, epoch, repliesAtOnce)
+	if err != nil {
+		return nil, err
+	}
+	where := h.where(name, topology.ReplyNode)
+	l, err := bolt.New(ctx, bolt.Options{
+		Where: where, Revision: h.revision, Fetch: repliesAtOnce, Inbox: inbox, Outbox: h.outbox, Deltas: h.Conn.Deltas(name),
+		Letters: h.chained.of(h, topology.ReplyNode), Clock: clock{}, Sink: h.Sink,
+		Bolt: bolt.Func(func(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+			calls.Gather(t.Position(), spout.Reply{Node: c.Source(), ID: t.ID, Key: t.Key, Payload: slices.Clone(t.Payload)})
+			return nil
+		}),
+	})
+	if err != nil {
+		inbox.Close()
+		return nil, err
+	}
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ended)
+		defer inbox.Close()
+		for ctx.Err() == nil {
+			if _, err := l.Step(ctx); err != nil && ctx.Err() == nil {
+				ended <- fmt.Errorf("gather replies: %w", err)
+				return
+			}
+		}
+	}()
+	return ended, nil
+}
+
+// desk is where callers come to while this worker owns the calls.
+type desk struct {
+	*host
+	calls    *spout.Calls
+	appended chan struct{}
+	mu       sync.Mutex
+	callers  map[string]*caller // by the call's id
+	order    []*caller          // those with an answer, oldest first
+	bytes    int                // of their answers
+}
+
+// caller is one call that somebody waits for, or has waited for.
+type caller struct {
+	id     string
+	inbox  string // "": nobody
+	at     int64
+	taken  bool     // at is known
+	answer [][]byte // once the call is processed
+	bytes  int
+	since  time.Time // of the answer
+}
+
+// answer answers a caller's request.
+func (d *desk) answer(ctx context.Context, request []byte) []byte {
+	var q call.Request
+	var a call.Taken
+	err := json.Unmarshal(request, &q)
+	if err == nil {
+		switch q.Op {
+		case call.OpCall:
+			a, err = d.take(ctx, q)
+		case call.OpWho:
+			a = d.who(ctx, q.ID)
+		case call.OpForget:
+			d.forget(q.ID)
+		default:
+			err = fmt.Errorf("a request to %q is not known to this version", q.Op)
+		}
+	}
+	if err != nil {
+		a.Error = err.Error()
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		h := d.host
+		h.failed(h.at(), "answer a call", err)
+	}
+	return b
+}
+
+// take takes a call, or finds that it was taken before.
+func (d *desk) take(ctx context.Context, q call.Request) (a call.Taken, err error) {
+	if q.ID == "" {
+		return a, errors.New("a call needs an id")
+	}
+	if err := spout.CheckCall(q.Payload); err != nil {
+		return a, err
+	}
+	if q.Inbox != "" {
+		d.mu.Lock()
+		if d.callers[q.ID] == nil {
+			d.callers[q.ID] = &caller{id: q.ID}
+		}
+		d.callers[q.ID].inbox = q.Inbox // before it can be done
+		d.mu.Unlock()
+	}
+	a.Position, a.New, err = spout.AppendCall(ctx, d.Logs, d.plan.Topology.Name, spout.Call{
+		ID: q.ID, Payload: q.Payload, At: time.Now().UnixMilli(), NoWait: q.Inbox == "",
+	})
+	if err != nil {
+		return a, err
+	}
+	select {
+	case d.appended <- struct{}{}:
+	default:
+	}
+	if q.Inbox == "" {
+		return a, nil
+	}
+	past := d.calls.Past(a.Position) // asked before looking for the answer, which is there before the call is past
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.callers[q.ID]
+	if c == nil { // forgotten meanwhile
+		return a, nil
+	}
+	c.at, c.taken = a.Position, true
+	switch {
+	case c.answer != nil:
+		d.send(c)
+	case past:
+		a.Lost = true
+		delete(d.callers, q.ID)
+	}
+	return a, nil
+}
+
+// who says who has not finished a call.
+func (d *desk) who(ctx context.Context, id string) (a call.Taken) {
+	d.mu.Lock()
+	c := d.callers[id]
+	var known bool
+	if c != nil {
+		a.Position, known = c.at, c.taken && c.answer == nil
+	}
+	d.mu.Unlock()
+	if !known {
+		return a
+	}
+	a.Paused = d.paused()
+	a.Holders = d.holders(ctx, d.calls.Root(a.Position))
+	return a
+}
+
+// forget drops a caller, and the replies to its call that come late.
+func (d *desk) forget(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.callers[id]
+	if c == nil {
+		return
+	}
+	if c.taken && c.answer == nil {
+		d.calls.Drop(c.at)
+	}
+	d.drop(c)
+}
+
+func (d *desk) drop(c *caller) {
+	delete(d.callers, c.id)
+	if i := slices.Index(d.order, c); i >= 0 {
+		d.order = slices.Delete(d.order, i, i+1)
+		d.bytes -= c.bytes
+	}
+}
+
+// done answers a call whose tree is complete. The answer stays for a while: it may have to be sent again.
+func (d *desk) done(o spout.Outcome) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.callers[o.ID]
+	if c == nil { // taken by a former owner: whoever waits will ask again
+		c = &caller{id: o.ID}
+		d.callers[o.ID] = c
+	}
+	c.at, c.taken, c.since = o.Position, true, time.Now()
+	for _, p := range call.Parts(o) {
+		b, err := json.Marshal(p)
+		if err != nil {
+			d.host.failed(d.at(), "answer a call", err)
+			return
+		}
+		c.answer = append(c.answer, b)
+		c.bytes += len(b)
+	}
+	d.order, d.bytes = append(d.order, c), d.bytes+c.bytes
+	d.send(c)
+	for len(d.order) > 1 && (d.bytes > keptBytes || time.Since(d.order[0].since) > keepAnswers) {
+		d.drop(d.order[0])
+	}
+}
+
+func (d *desk) send(c *caller) {
+	if c.inbox == "" {
+		return
+	}
+	for _, b := range c.answer {
+		if err := d.Conn.Tell(c.inbox, b); err != nil { // it is asked for again
+			d.host.failed(d.at(), "answer a call", err)
+			return
+		}
+	}
+}
+
+// failed takes in what a worker tells of a dead letter.
+func (d *desk) failed(told []byte) []byte {
+	var f call.Failed
+	if err := json.Unmarshal(told, &f); err != nil {
+		return []byte(err.Error())
+	}
+	d.calls.Fail(tuple.Position{Origin: d.calls.Origin, Offset: f.Offset}, f.Failure)
+	return []byte("ok")
+}
+
+// tellingLetters are a node's dead letters in a topology that takes calls: the owner of the calls is told of those that came of one, before the tuple counts
+// as handled and the call can be complete.
+type tellingLetters struct {
+	bolt.Letters
+	h      *host
+	origin tuple.Origin
+}
+
+// letters returns where a node's dead letters go.
+func (h *host) lettersOf(to bolt.Letters) bolt.Letters {
+	if !h.plan.Topology.Spout.Calls {
+		return to
+	}
+	return tellingLetters{to, h, spout.LogOrigin(h.plan.Topology.Name, spout.CallLog)}
+}
+
+// Put implements bolt.Letters.
+func (t tellingLetters) Put(ctx context.Context, l *tuple.Letter) error {
+	if err := t.Letters.Put(ctx, l); err != nil || l.Origin != t.origin {
+		return err
+	}
+	told, err := json.Marshal(call.Failed{Offset: l.Offset, Failure: spout.Failure{Node: l.Node, Worker: l.Worker, Letter: l.ID, Error: l.Error}})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellFailure)
+	defer cancel()
+	if _, err := t.h.Conn.Request(ctx, call.FailedSubject(l.Topology), told); err != nil { // the letter is stored: the caller misses a reply, no more
+		t.h.Sink.Emit(trace.Failed{Where: t.h.at(), Doing: "tell of a dead letter of a call", Err: err})
+	}
+	return nil
+}
