@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/tidwall/gjson"
+
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/document"
+	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -27,7 +32,7 @@ topology: machines
 spout:
   id: in
   kafka: {brokers: nowhere, topics: [in]}
-  fields: {temperature: number}
+  fields: {temperature: number, line: number}
   key: device
   time: {field: ts, unit: ms, lag: 2s}
 bolts:
@@ -36,10 +41,72 @@ bolts:
   - {id: fives, kind: stat, from: clean, window: {count: 5, slide: 2}, aggregates: {n: count, high: max(temperature)}, save: fives, tasks: 2}
   - {id: often, kind: stat, from: clean, every: 1s, aggregates: {n: count, sum: sum(temperature)}, save: often, tasks: 2}
   - {id: total, kind: stat, from: clean, group: none, window: lifetime, aggregates: {n: count, sum: sum(temperature)}, save: total, tasks: 1}
+  - {id: sites, kind: stat, from: clean, group: archive.site, every: 1s, aggregates: {n: count, sum: sum(temperature), high: max(temperature)}, save: sites, tasks: 2}
+  - {id: lines, kind: stat, from: clean, group: [archive.site, line], window: {tumbling: 1m, time: event}, aggregates: {n: count, sum: sum(temperature)}, save: lines, tasks: 3}
+  - {id: visits, kind: stat, from: clean, group: archive.site, window: {session: 20s}, aggregates: {n: count, sum: sum(temperature)}, save: visits, tasks: 2}
+  - {id: smooth, kind: stat, from: clean, group: script, window: lifetime, aggregates: {n: count, sum: sum(temperature), soft: "ewma(temperature, 0.5)"}, save: smooth, tasks: 2, script: "function group(t, ctx) {\n return ctx.archive.site + t.line }"}
+  - {id: crowded, kind: alarm, from: lines, when: n > 3, save: crowded, tasks: 2}
   - {id: hot, kind: alarm, from: clean, when: temperature > 100, raise_after: 3, clear_after: 2, severity: major, save: alarms, tasks: 2}
   - {id: busy, kind: alarm, from: minutely, when: n > 3, save: busy, tasks: 2}
 output: {database: machines}
 `
+
+// moody is an archive whose profiles change all the time: at every third look a device's site is another one.
+type moody struct{ looks int }
+
+func (m *moody) Read(_ context.Context, _ string, devices []string) ([]*archive.Profile, error) {
+	out := make([]*archive.Profile, len(devices))
+	for i, d := range devices {
+		m.looks++
+		p, err := archive.New(d, fmt.Appendf(nil, `{"site":"s%d"}`, m.looks/3%3))
+		if err != nil {
+			return nil, err
+		}
+		out[i] = &p
+	}
+	return out, nil
+}
+
+// forgetful is a statistic that reads profiles anew with each batch.
+type forgetful struct {
+	window.Statistic
+	cache *archive.Cache
+}
+
+func (f forgetful) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error {
+	for t := range batch {
+		f.cache.Changed("devices", []string{t.Key})
+	}
+	return f.Statistic.Prepare(ctx, batch)
+}
+
+func statistic(plan *topology.Plan, n topology.Node, profiles *archive.Cache) (bolt.Bolt, error) {
+	b, err := window.Make(*n.Bolt, groupOf(n), plan.Topology.Params)
+	if err != nil || !b.UsesArchive() {
+		return b, err
+	}
+	b.SetArchive(&archive.Reader{Cache: profiles, Archive: "devices"})
+	return forgetful{b, profiles}, nil
+}
+
+// groupOf is what a worker makes of the groups that this topology has.
+func groupOf(n topology.Node) func(*tuple.Tuple) (string, bool) {
+	switch {
+	case n.Bolt == nil:
+	case n.Bolt.Stage == topology.StageFirst:
+		return func(t *tuple.Tuple) (string, bool) { return fmt.Sprint(partition.Task(t.Key, n.Bolt.Tasks)), true }
+	case n.Bolt.Stage == topology.StageSecond:
+		return byGroup
+	case slices.Equal(n.Bolt.Group, []string{"none"}):
+		return byNothing
+	}
+	return byKey
+}
+
+func byGroup(t *tuple.Tuple) (string, bool) {
+	group := gjson.GetBytes(t.Payload, "group").Str
+	return group, group != ""
+}
 
 // store1 is a document store that is away for now and then.
 type store1 struct {
@@ -70,6 +137,7 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 		t.Fatal(err)
 	}
 	o := Options{Seed: seed, Spec: top.Spout, Span: 20, Steps: 12_000, Slice: 2, Faults: Usual()}
+	profiles := archive.NewCache(&moody{}, archive.CacheOptions{})
 	for i := range plan.Nodes {
 		n := plan.Nodes[i]
 		edges := engineEdges(plan, n)
@@ -78,9 +146,9 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 			continue
 		}
 		o.Nodes = append(o.Nodes, Node{
-			ID: n.ID, Tasks: n.Tasks, Shared: n.Shared, Ticks: n.Ticks, Every: n.Every.Milliseconds(), Level: n.Level, Edges: edges,
+			ID: n.ID, Tasks: n.Tasks, Shared: n.Shared, Ticks: n.Ticks, Every: n.Every.Milliseconds(), Level: n.Level, After: n.After, Edges: edges,
 			Build: func(e Env) bolt.Bolt {
-				b, err := service(plan, n, store1{docs, e.Away})
+				b, err := service(plan, n, store1{docs, e.Away}, profiles)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -91,7 +159,7 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 	for p := range 2 {
 		var log []spout.Record
 		for i := range 50 {
-			v := map[string]any{"device": fmt.Sprintf("m%d%d", p, (i/2)%2), "ts": 1_000_000 + i*9000, "temperature": 80 + (i*i*7+int(seed%32)*i)%45}
+			v := map[string]any{"device": fmt.Sprintf("m%d%d", p, (i/2)%2), "ts": 1_000_000 + i*9000, "line": i % 2, "temperature": 80 + (i*i*7+int(seed%32)*i)%45}
 			if i%11 == 3 {
 				delete(v, "temperature")
 			}
@@ -103,18 +171,14 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 	return o
 }
 
-func service(plan *topology.Plan, n topology.Node, docs document.Store) (bolt.Bolt, error) {
-	group := byKey
-	if n.Bolt != nil && slices.Equal(n.Bolt.Group, []string{"none"}) {
-		group = byNothing
-	}
+func service(plan *topology.Plan, n topology.Node, docs document.Store, profiles *archive.Cache) (bolt.Bolt, error) {
 	switch n.Kind {
 	case topology.KindConvert:
 		return normalize.New(*n.Bolt, plan.Topology.Params)
 	case topology.KindStat:
-		return window.New(*n.Bolt, group, plan.Topology.Params)
+		return statistic(plan, n, profiles)
 	case topology.KindAlarm:
-		return rule.New(*n.Bolt, group, plan.Topology.Params)
+		return rule.New(*n.Bolt, groupOf(n), plan.Topology.Params)
 	}
 	return write.New(write.Options{Topology: plan.Topology.Name, Output: plan.Topology.Output, Edges: n.In, Store: docs})
 }
@@ -130,7 +194,9 @@ func engineEdges(plan *topology.Plan, n topology.Node) (out []bolt.Edge) {
 		}
 		switch e.Grouping {
 		case topology.Fields:
-			b.Key = byKey
+			if b.Key = byKey; slices.Equal(e.By, []string{"group"}) {
+				b.Key = byGroup
+			}
 		case topology.Global:
 			b.Key = byNothing
 		}
@@ -142,7 +208,7 @@ func engineEdges(plan *topology.Plan, n topology.Node) (out []bolt.Edge) {
 // account is what a run's documents say, without what may differ from run to run: ids everywhere; for `every` and lifetimes, when they were output.
 func account(docs *document.Memory) (map[string]int, error) {
 	ctx := context.Background()
-	all := map[string]int{}
+	all, seen := map[string]int{}, map[string]bool{}
 	names, err := docs.Collections(ctx)
 	if err != nil {
 		return nil, err
@@ -163,6 +229,9 @@ func account(docs *document.Memory) (map[string]int, error) {
 				all["total sum"] = max(all["total sum"], int(d["sum"].(float64)))
 				return nil
 			}
+			if name == "sites" || name == "lines" || name == "visits" || name == "smooth" || strings.HasPrefix(name, "crowded") {
+				return tally(all, seen, name, d)
+			}
 			if !strings.HasSuffix(name, write.Episodes) {
 				delete(d, "_id")
 			}
@@ -175,6 +244,30 @@ func account(docs *document.Memory) (map[string]int, error) {
 		}
 	}
 	return all, nil
+}
+
+// tally counts what is kept per site. Which site a reading counts in is anybody's guess; that it counts once, in the window of its time, is not. No
+// reading is late, so each window is output once.
+func tally(all map[string]int, seen map[string]bool, name string, d map[string]any) error {
+	if strings.HasPrefix(name, "crowded") {
+		return nil
+	}
+	n, sum := int(d["n"].(float64)), 0
+	if v, ok := d["sum"].(float64); ok {
+		sum = int(v)
+	}
+	where := name
+	if w := d["window"].(map[string]any); name == "lines" {
+		where = fmt.Sprint(name, w["start"])
+		once := fmt.Sprint("lines of ", d["group"], w["start"])
+		if seen[once] {
+			return fmt.Errorf("%s: output twice: the window was closed before all was in it", once)
+		}
+		seen[once] = true
+	}
+	all[where+" n"] += n
+	all[where+" sum"] += sum
+	return nil
 }
 
 // TestServices runs the real bolts with faults, and compares what they store with what the same readings give without.

@@ -84,9 +84,18 @@ const separator = "\x1f"
 
 // Keys implements bolt.Stateful: of a group on the agenda, that is one of the task's own. What readings need is known after Prepare.
 func (f *FirstStage) Keys(name string, add func(string)) {
-	if _, group, ok := strings.Cut(name, separator); ok {
-		add(f.stat.key(group))
+	if strings.Contains(name, separator) {
+		add(f.stat.key(name))
 	}
+}
+
+// GroupOf implements bolt.Divisible.
+func (f *FirstStage) GroupOf(key string) (name string, ok bool) { return f.stat.GroupOf(key) }
+
+// agenda is what a group is called in the task's state and on its agenda: other tasks have their share of the group under other names.
+func (f *FirstStage) agenda(t *tuple.Tuple, group string) string {
+	task, _ := f.stat.group(t)
+	return task + separator + group
 }
 
 // Due implements bolt.Stateful.
@@ -117,7 +126,7 @@ func (f *FirstStage) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) 
 		f.named[t.ID] = n
 		if n.ok && !f.forwards && !seen[n.group] {
 			seen[n.group] = true
-			f.fresh = append(f.fresh, f.stat.key(n.group))
+			f.fresh = append(f.fresh, f.stat.key(f.agenda(t, n.group)))
 		}
 	}
 	return nil
@@ -209,12 +218,12 @@ func (f *FirstStage) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collec
 	if err != nil || !counts {
 		return err
 	}
-	return f.gather(ctx, t, n.group, c)
+	return f.gather(ctx, t, f.agenda(t, n.group), c)
 }
 
 // gather takes a reading into what the task knows of its group.
-func (f *FirstStage) gather(ctx context.Context, t *tuple.Tuple, group string, c *bolt.Collector) error {
-	r, err := f.stat.read(ctx, c, group)
+func (f *FirstStage) gather(ctx context.Context, t *tuple.Tuple, name string, c *bolt.Collector) error {
+	r, err := f.stat.read(ctx, c, name)
 	if err != nil {
 		return err
 	}
@@ -223,11 +232,11 @@ func (f *FirstStage) gather(ctx context.Context, t *tuple.Tuple, group string, c
 		f.stat.emitLate(t, c)
 		return nil
 	}
-	if r, err = f.stat.edit(ctx, c, group); err != nil {
+	if r, err = f.stat.edit(ctx, c, name); err != nil {
 		return err
 	}
 	f.stat.add(r, windows, nil)
-	c.WakeFor(c.Group()+separator+group, f.first(r))
+	c.WakeFor(name, f.first(r))
 	return nil
 }
 
@@ -267,7 +276,7 @@ func (f *FirstStage) Tick(ctx context.Context, tick bolt.Tick, name string, c *b
 	if !ok {
 		return nil
 	}
-	r, err := f.stat.edit(ctx, c, group)
+	r, err := f.stat.edit(ctx, c, name)
 	if err != nil {
 		return err
 	}
@@ -296,7 +305,7 @@ func (f *FirstStage) Tick(ctx context.Context, tick bolt.Tick, name string, c *b
 	if f.stat.mode == sliding || f.stat.mode == session {
 		r.closed = max(r.closed, tick.Watermark)
 	} else if len(r.open) == 0 {
-		c.State().Delete(f.stat.key(group))
+		c.State().Delete(f.stat.key(name))
 	}
 	return nil
 }

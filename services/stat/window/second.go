@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/tidwall/gjson"
@@ -55,10 +56,13 @@ func (s *SecondStage) wake(r *record, c *bolt.Collector) {
 
 // Due implements bolt.Stateful.
 func (s *SecondStage) Due(tick bolt.Tick) (until int64, ok bool) {
-	if s.mode == interval && !tick.Flush {
-		return tick.Time, true
+	switch {
+	case s.mode != interval:
+		return s.Bolt.Due(tick)
+	case tick.Flush:
+		return math.MaxInt64, true
 	}
-	return s.Bolt.Due(tick)
+	return tick.Time, true
 }
 
 // Tick implements bolt.Stateful.
