@@ -24,7 +24,7 @@ type airReading struct {
 
 // station is a line of the example's archive.
 type station struct {
-	Device       string
+	Device, Site string
 	Active       bool
 	Gain, Offset float64
 	Limit        *float64 `json:"pm25_limit"`
@@ -84,15 +84,17 @@ func airData() (out []airReading) {
 // airTruth is what must come of the data, found without anything of boltmesh: one reading after the other, in plain loops.
 type airTruth struct {
 	stored, left int
-	hourly       map[string]string // station and hour -> n, mean, high
+	hourly       map[string]string    // station and hour -> n, mean, high
+	sites        map[string]string    // site and hour -> n, mean, high, stations
+	ranked       map[string][]float64 // site and hour -> values in order
 	totals       map[string]string
 	events       []string
 }
 
 func truthOfAir(data []airReading, stations map[string]station) airTruth {
-	t := airTruth{hourly: map[string]string{}, totals: map[string]string{}}
+	t := airTruth{hourly: map[string]string{}, sites: map[string]string{}, ranked: map[string][]float64{}, totals: map[string]string{}}
 	pm, no2, all := map[string][]float64{}, map[string][]float64{}, map[string]int{}
-	hours := map[string][]float64{}
+	hours, there := map[string][]float64{}, map[string]map[string]bool{}
 	streak, dust, nitrogen := map[string]int{}, map[string]bool{}, map[string]bool{}
 	tell := func(alarm, event string, r airReading) {
 		t.events = append(t.events, fmt.Sprint(alarm, " ", r.Device, " ", event, " ", r.TS))
@@ -119,6 +121,12 @@ func truthOfAir(data []airReading, stations map[string]station) airTruth {
 		pm[r.Device] = append(pm[r.Device], v)
 		hour := fmt.Sprint(r.Device, " ", r.TS/3600_000*3600_000)
 		hours[hour] = append(hours[hour], v)
+		hour = fmt.Sprint(s.Site, " ", r.TS/3600_000*3600_000)
+		t.ranked[hour] = append(t.ranked[hour], v)
+		if there[hour] == nil {
+			there[hour] = map[string]bool{}
+		}
+		there[hour][r.Device] = true
 		switch {
 		case s.Limit == nil:
 		case dust[r.Device]:
@@ -137,6 +145,10 @@ func truthOfAir(data []airReading, stations map[string]station) airTruth {
 	}
 	for hour, vs := range hours {
 		t.hourly[hour] = fmt.Sprintf("%d %.9f %.9f", len(vs), mean(vs), slices.Max(vs))
+	}
+	for hour, vs := range t.ranked {
+		slices.Sort(vs)
+		t.sites[hour] = fmt.Sprintf("%d %.9f %.9f %d", len(vs), mean(vs), slices.Max(vs), len(there[hour]))
 	}
 	for d, n := range all {
 		t.totals[d] = fmt.Sprintf("%d %d %.9f %.9f", n, len(pm[d]), mean(pm[d]), mean(no2[d]))
@@ -197,6 +209,25 @@ func TestDevAirQuality(t *testing.T) {
 		hourly[fmt.Sprint(d.Device, " ", d.Window.Start)] = fmt.Sprintf("%d %.9f %.9f", d.N, d.Mean, d.High)
 	}
 	same(t, "hourly", hourly, want.hourly)
+	sites := map[string]string{}
+	for _, d := range lines[struct {
+		Group           string
+		Window          struct{ Start int64 }
+		N, Stations     int
+		Mean, High, P90 float64
+	}](t, filepath.Join(export, "site_hours.jsonl")) {
+		hour := fmt.Sprint(d.Group, " ", d.Window.Start)
+		if _, twice := sites[hour]; twice {
+			t.Errorf("two documents of %s", hour)
+		}
+		sites[hour] = fmt.Sprintf("%d %.9f %.9f %d", d.N, d.Mean, d.High, d.Stations)
+		if vs := want.ranked[hour]; len(vs) > 0 {
+			if p90 := vs[int(0.9*float64(len(vs)-1))]; math.Abs(d.P90-p90) > 0.01*math.Abs(p90)+1e-9 {
+				t.Errorf("the 0.9 quantile of %s: %v, want %v within 1 %%", hour, d.P90, p90)
+			}
+		}
+	}
+	same(t, "site_hours", sites, want.sites)
 	totals := map[string]string{}
 	for _, d := range lines[struct {
 		Device         string
