@@ -68,6 +68,12 @@ func (h *Harness) Edges(edges ...bolt.Edge) {
 	h.Restart()
 }
 
+// Outbox replaces where frames are published, and restarts the bolt: Feed, Tick and Step then return nothing.
+func (h *Harness) Outbox(o bolt.Outbox) {
+	h.options.Outbox = o
+	h.Restart()
+}
+
 // Inner lets the loop run the bolts of further nodes, and restarts it. Letters that are nil are the harness's own.
 func (h *Harness) Inner(nodes ...bolt.Inner) {
 	h.options.Inner = slices.Clone(nodes)
