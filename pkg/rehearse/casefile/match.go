@@ -63,11 +63,6 @@ func equal(want, got *value, tolerance float64) bool {
 	return errA == nil && errB == nil && a.Equal(b)
 }
 
-func isTime(s string) bool {
-	_, err := time.Parse(time.RFC3339Nano, s)
-	return err == nil
-}
-
 // patience bounds how many pairs assign tries before it settles for the best so far.
 const patience = 20_000
 

@@ -311,9 +311,9 @@ func (v *value) String() string {
 func plain(s string) string {
 	_, err := strconv.ParseFloat(s, 64)
 	odd := err == nil || s == "" || slices.Contains([]string{"true", "false", "null", "~", "yes", "no", "on", "off"}, strings.ToLower(s)) ||
-		strings.ContainsAny(s, "{}[],\"'#&*!|>%@`\\") || strings.Contains(s, ": ") || strings.HasSuffix(s, ":") || strings.TrimSpace(s) != s ||
+		strings.ContainsAny(s, "{}[],\"'#&*!|>%@`\\") || strings.Contains(s, ":") || strings.TrimSpace(s) != s ||
 		strings.ContainsAny(s[:1], "-?=<.~0") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' })
-	if odd && !isTime(s) {
+	if odd {
 		return string(appendText(nil, s))
 	}
 	return s
