@@ -16,7 +16,9 @@ type Divisible interface {
 var _ Divisible = (*Keyed[int])(nil)
 
 // GroupOf implements Divisible.
-func (k *Keyed[T]) GroupOf(key string) (group string, ok bool) { return strings.CutPrefix(key, valueKey) }
+func (k *Keyed[T]) GroupOf(key string) (group string, ok bool) {
+	return strings.CutPrefix(key, valueKey)
+}
 
 // Groups returns the function that tells to which group a key in the state of one of b's tasks belongs: b's own keys, and those of the engine.
 func Groups(b Divisible) func(key string) (group string, ok bool) {

@@ -137,7 +137,7 @@ bolts:
 		"to a stateful node":    {tuple.Letter{Node: "hourly", Source: "clean", Stream: "default", Key: "m1"}, "", -2},
 		"to the output":         {tuple.Letter{Node: "output", Source: "hourly", Stream: "default", Key: "m1"}, "", -2},
 		"a tick":                {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Group: "m1", Task: 3}, "", 3},
-		"a tick of a task":      {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Group: "m1", Task: 4}, "no ticks any more", 0},
+		"a tick of more tasks":  {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Group: "m1", Task: 4}, "", 3},
 		"a tick of no group":    {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Task: 3}, "no ticks any more", 0},
 		"to a node that left":   {tuple.Letter{Node: "daily", Source: "clean", Stream: "default"}, "no node daily any more", 0},
 		"from a node that left": {tuple.Letter{Node: "hourly", Source: "washed", Stream: "default"}, "does not receive", 0},

@@ -394,7 +394,7 @@ func TestLimits(t *testing.T) {
 		if parsed != nil || !strings.Contains(problems.Error(), c.want) {
 			t.Errorf("%s: %.200s", name, problems.Error())
 		}
-		if d := time.Since(began); d > 10*time.Second {
+		if d := time.Since(began); d > time.Minute {
 			t.Errorf("%s took %v", name, d)
 		} else if testing.Verbose() {
 			t.Logf("%s: %v", name, d)
