@@ -149,7 +149,7 @@ var shapes = map[string][]key{
 	KindCustom: {
 		{"service", "id", "Kind of service that runs the node.", true},
 		{"group", "group", "What the node keeps state per; without it the node is stateless.", false},
-		{"where", "expr", "Only readings for which this is true reach the node.", false},
+		{"where", "expr", "A filter for the service to apply: it is checked and handed over with the node.", false},
 		{"config", "object", "Handed to the service as it is.", false},
 	},
 }
