@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -48,6 +49,13 @@ func placeOf(n *topology.Node, tasks int) (func(group string) (int, error), erro
 	}
 	if e.Grouping != topology.Fields {
 		return nil, fmt.Errorf("only the emitting service knows its grouping %s", e.Grouping)
+	}
+	if n.Bolt.Stage == topology.StageFirst { // a share of a group is called by the task that it began in: any task can have it that no other has
+		return func(g string) (int, error) {
+			number, _, _ := strings.Cut(g, separator)
+			task, err := strconv.Atoi(number)
+			return task % tasks, err
+		}, nil
 	}
 	group := n.Bolt.Group
 	if len(group) == 0 {
