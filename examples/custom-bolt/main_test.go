@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,7 +58,8 @@ func TestCrash(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "state.db")
 	run := func(name string) *exec.Cmd {
 		c := exec.Command(program)
-		c.Env = append(os.Environ(), "BOLTMESH_NATS_URL="+m.url, "BOLTMESH_SQLITE="+db, "BOLTMESH_HTTP=off", "BOLTMESH_WORKER="+name)
+		clean := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BOLTMESH_") })
+		c.Env = append(clean, "BOLTMESH_NATS_URL="+m.url, "BOLTMESH_SQLITE="+db, "BOLTMESH_HTTP=off", "BOLTMESH_WORKER="+name)
 		var said bytes.Buffer
 		c.Stdout, c.Stderr = &said, &said
 		if err := c.Start(); err != nil {
