@@ -45,6 +45,7 @@ bolts:
   - {id: lines, kind: stat, from: clean, group: [archive.site, line], window: {tumbling: 1m, time: event}, aggregates: {n: count, sum: sum(temperature)}, save: lines, tasks: 3}
   - {id: visits, kind: stat, from: clean, group: archive.site, window: {session: 20s}, aggregates: {n: count, sum: sum(temperature)}, save: visits, tasks: 2}
   - {id: smooth, kind: stat, from: clean, group: script, window: lifetime, aggregates: {n: count, sum: sum(temperature), soft: "ewma(temperature, 0.5)"}, save: smooth, tasks: 2, script: "function group(t, ctx) {\n return ctx.archive.site + t.line }"}
+  - {id: minutes, kind: stat, from: minutely, group: archive.site, every: 1s, aggregates: {n: count, sum: sum(n)}, save: minutes, tasks: 3}
   - {id: crowded, kind: alarm, from: lines, when: n > 3, save: crowded, tasks: 2}
   - {id: hot, kind: alarm, from: clean, when: temperature > 100, raise_after: 3, clear_after: 2, severity: major, save: alarms, tasks: 2}
   - {id: busy, kind: alarm, from: minutely, when: n > 3, save: busy, tasks: 2}
@@ -189,6 +190,9 @@ func engineEdges(plan *topology.Plan, n topology.Node) (out []bolt.Edge) {
 		i := slices.IndexFunc(plan.Nodes, func(n topology.Node) bool { return n.ID == e.To })
 		to := plan.Nodes[i]
 		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated}
+		if e.Gated {
+			b.Group = groupOf(to)
+		}
 		if b.Stream == "" {
 			b.Stream = tuple.DefaultStream
 		}
@@ -229,7 +233,7 @@ func account(docs *document.Memory) (map[string]int, error) {
 				all["total sum"] = max(all["total sum"], int(d["sum"].(float64)))
 				return nil
 			}
-			if name == "sites" || name == "lines" || name == "visits" || name == "smooth" || strings.HasPrefix(name, "crowded") {
+			if name == "sites" || name == "lines" || name == "visits" || name == "minutes" || name == "smooth" || strings.HasPrefix(name, "crowded") {
 				return tally(all, seen, name, d)
 			}
 			if !strings.HasSuffix(name, write.Episodes) {
