@@ -215,6 +215,42 @@ func TestTickRunsInSlices(t *testing.T) {
 	}
 }
 
+// TestTwoAttemptsOfATickInOneBatch: a tick whose root was replayed before the task came to it arrives twice in one batch, and each attempt must carry
+// every output: the one that lacks some would complete the root without them.
+func TestTwoAttemptsOfATickInOneBatch(t *testing.T) {
+	for _, groups := range []int{1, 3, 2000, 2500} { // a slice has 1000
+		for _, of := range []string{"", "d0000"} {
+			h := bolttest.New(t, &counting{})
+			for i := range groups {
+				h.Feed(at(fmt.Sprintf("d%04d", i)))
+			}
+			h.Deltas = nil
+			due := groups
+			if of != "" {
+				due = 1
+			}
+			tick := tuple.Tuple{ID: tuple.RootID(tuple.Position{Origin: bolttest.TickOrigin}), Stream: tuple.TickStream, Group: of, Payload: []byte(`{"time":5}`)}
+			open := map[uint32]uint64{} // by attempt
+			for count := range uint32(2) {
+				tick.Root = tuple.Root{Origin: bolttest.TickOrigin, Attempt: tuple.Attempt{Generation: 1, Count: count}}
+				h.Push("spout", tick)
+				open[count] = tuple.LedgerID(tick.ID, tuple.NameOf("node"), 0, tick.Root.Attempt)
+			}
+			outputs := map[uint32]int{}
+			for _, o := range h.Step() {
+				outputs[o.Root.Attempt.Count]++
+				open[o.Root.Attempt.Count] ^= tuple.LedgerID(o.ID, tuple.NameOf("next"), tuple.Shared, o.Root.Attempt)
+			}
+			for _, d := range h.Deltas {
+				open[d.Attempt.Count] ^= d.XOR
+			}
+			if outputs[0] != due || outputs[1] != due || open[0] != 0 || open[1] != 0 {
+				t.Errorf("the attempts of a tick over %d groups emitted %v, what is open of them is %x", due, outputs, open)
+			}
+		}
+	}
+}
+
 func TestEdgesWithoutTheirKeyAreNotTaken(t *testing.T) {
 	h := bolttest.New(t, &counting{})
 	h.Edges(

@@ -81,7 +81,10 @@ func (r *run) tick(ctx context.Context, it *item) error {
 	if known && !done.Unfinished {
 		return r.again(ctx, it, done)
 	}
-	if f, again := r.fresh[it.ID]; again {
+	if f, again := r.fresh[it.ID]; again { // two attempts in one batch
+		if err := r.commit(ctx); err != nil { // what it emitted is read from the store below
+			return err
+		}
 		return r.again(ctx, it, f.Applied)
 	}
 	var tick Tick
