@@ -173,7 +173,7 @@ func (h *host) tidy(ctx context.Context, tasks int) error {
 		}
 		for _, t := range h.tasksIn(n) {
 			head, err := h.Store.Head(ctx, t)
-			if err == nil && len(head.Floors) > 0 { // nothing is kept in a task without a floor
+			if err == nil && len(head.Floors)+len(head.Applied) > 0 { // nothing is kept in a task that has committed nothing
 				err = h.Store.Drop(ctx, t)
 			}
 			if err != nil {

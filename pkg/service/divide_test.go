@@ -221,7 +221,7 @@ func TestDivide(t *testing.T) {
 		for _, tasks := range []int{12, 3} {
 			for _, node := range []string{"recent", "busy"} {
 				r := h.divide(node, tasks)
-				if len(r.Divided) != 1 || r.Divided[0].To != tasks || r.Divided[0].Keys < hallDevices {
+				if len(r.Divided) != 1 || r.Divided[0].To != tasks || node == "recent" && r.Divided[0].Keys < hallDevices { // busy sees the first interval later
 					t.Errorf("%s: %+v", node, r.Divided)
 				}
 				t.Logf("%s: %d keys into %d tasks, emission paused for %s", node, r.Divided[0].Keys, tasks, r.Pause.Round(time.Millisecond))
