@@ -13,7 +13,7 @@ BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build images compose-test test vet unit integration tools lint fmt fuzz sim chaos chaos-short bench clean
+.PHONY: help build images compose-test test vet unit integration tools lint fmt fuzz sim divide chaos chaos-short bench clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 
 sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
 	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Counterexamples' -seeds $(SEEDS) -seed $(SEED)
+
+divide: ## give nodes with state other numbers of tasks under load, on a machine that does nothing else
+	$(GO) test -tags divide -run TestDivide -v -timeout 10m ./pkg/service
 
 chaos-short: tools ## one small run of chaos, about two minutes, on a machine that does nothing else
 	$(GO) test -tags chaos -run TestChaosShort -v -timeout 10m ./tests/integration/chaos

@@ -1,3 +1,5 @@
+//go:build divide
+
 package service
 
 import (
