@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,18 +53,4 @@ one JSON object a line in the order of node, key and text. When --timeout passes
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return when the call has been taken")
 	cmd.Flags().BoolVar(&distinct, "distinct", false, "of equal replies print one")
 	return cmd
-}
-
-// dial runs f with a connection to NATS.
-func (c *cli) dial(ctx context.Context, f func(*jetstream.Conn) error) error {
-	dial, cancel := context.WithTimeout(ctx, min(connectWait, c.timeout))
-	defer cancel()
-	o := c.nats
-	o.Name = "boltmesh-cli"
-	conn, err := jetstream.Connect(dial, o)
-	if err != nil {
-		return fmt.Errorf("%w: start it, or name another with --nats or BOLTMESH_NATS_URL", err)
-	}
-	defer conn.Close()
-	return f(conn)
 }

@@ -89,8 +89,8 @@ func (c *cli) complete() error {
 // connectWait is how long a NATS that does not answer is tried.
 const connectWait = 5 * time.Second
 
-// connect runs f with a connection to NATS.
-func (c *cli) connect(ctx context.Context, f func(*control.Control) error) error {
+// dial runs f with a connection to NATS.
+func (c *cli) dial(ctx context.Context, f func(*jetstream.Conn) error) error {
 	dial, cancel := context.WithTimeout(ctx, min(connectWait, c.timeout))
 	defer cancel()
 	o := c.nats
@@ -100,13 +100,20 @@ func (c *cli) connect(ctx context.Context, f func(*control.Control) error) error
 		return fmt.Errorf("%w: start it, or name another with --nats or BOLTMESH_NATS_URL", err)
 	}
 	defer conn.Close()
-	open, cancel := context.WithTimeout(ctx, c.timeout) // a cluster that is being formed answers late
-	defer cancel()
-	k, err := control.New(open, conn)
-	if err != nil {
-		return fmt.Errorf("%w: does the server run with JetStream?", err)
-	}
-	return f(k)
+	return f(conn)
+}
+
+// connect runs f with the control of what runs on NATS.
+func (c *cli) connect(ctx context.Context, f func(*control.Control) error) error {
+	return c.dial(ctx, func(conn *jetstream.Conn) error {
+		open, cancel := context.WithTimeout(ctx, c.timeout) // a cluster that is being formed answers late
+		defer cancel()
+		k, err := control.New(open, conn)
+		if err != nil {
+			return fmt.Errorf("%w: does the server run with JetStream?", err)
+		}
+		return f(k)
+	})
 }
 
 // usageError is a command line that was not understood.

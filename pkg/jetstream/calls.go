@@ -111,14 +111,7 @@ func (in *Single) Ack(_ context.Context, ds []bolt.Delivery) error {
 }
 
 // Working implements bolt.Inbox.
-func (in *Single) Working(_ context.Context, ds []bolt.Delivery) error {
-	for _, d := range ds {
-		if err := d.Token.(jetstream.Msg).InProgress(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (in *Single) Working(_ context.Context, ds []bolt.Delivery) error { return working(ds) }
 
 // Close gives up what was fetched and not acknowledged: it is delivered again.
 func (in *Single) Close() { in.stop.Do(func() { close(in.closing) }) }

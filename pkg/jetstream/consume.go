@@ -242,7 +242,10 @@ func (in *Inbox) Ack(_ context.Context, ds []bolt.Delivery) error {
 }
 
 // Working implements bolt.Inbox.
-func (in *Inbox) Working(_ context.Context, ds []bolt.Delivery) error {
+func (in *Inbox) Working(_ context.Context, ds []bolt.Delivery) error { return working(ds) }
+
+// working asks the server for more time with deliveries.
+func working(ds []bolt.Delivery) error {
 	for _, d := range ds {
 		if err := d.Token.(jetstream.Msg).InProgress(); err != nil {
 			return err
