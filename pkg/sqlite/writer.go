@@ -55,6 +55,9 @@ func newWriter(db *sql.DB) (*writer, error) {
 // do has the writer run f, perhaps twice, and returns once that is committed. An error that f did not return means that the outcome is unknown. When
 // ctx ends before the writer has begun, f is not run; otherwise do waits for the end, so that f's data is the caller's again.
 func (w *writer) do(ctx context.Context, f func(context.Context, *writer) error) error {
+	if err := ctx.Err(); err != nil {
+		return err // select would take either way
+	}
 	job := &write{run: f, done: make(chan error, 1)}
 	select {
 	case w.queue <- job:
