@@ -107,6 +107,7 @@ func (r *reader) bolt(n *node) *parsed {
 	b.Retry = r.retry(b.o)
 	b.Streams = r.streams(b.o)
 	b.Save = r.save(b.o)
+	b.Notify = r.notify(b.o, kind)
 	r.readFrom(b)
 	if known {
 		r.parts(b)

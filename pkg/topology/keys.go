@@ -109,6 +109,13 @@ var shapes = map[string][]key{
 		{"indexes", "indexes", "Indexes of the collection: lists of fields, each descending with a minus sign before it.", false},
 		{"ttl", "duration", "After which time documents are deleted.", false},
 	},
+	"notify": {
+		{"subject", "string", "Publish to bmnotice.<topology>.<subject>, which the JetStream stream BMN_<topology> keeps for a week.", false},
+		{"webhook", "string", "POST to this http or https address. ${VAR:default} is resolved where the output service runs, and never stored.", false},
+		{"secret", "string", "Signs the POSTs with HMAC-SHA256. Must be ${VAR}, so that it is never stored.", false},
+		{"timeout", "duration", "How long one POST may take. Default 10s.", false},
+		{"retry", "retry", "How a POST that was refused for now (408, 425 or 429) is tried again. Outages are waited out.", false},
+	},
 	"bolt": {
 		{"id", "id", "Name of the node; others receive from it by this name.", true},
 		{"kind", "convert|stat|alarm|custom", "What the node does: convert (change or filter readings), stat (statistics), alarm (raise and clear) or custom (a service of yours).", true},
@@ -116,6 +123,7 @@ var shapes = map[string][]key{
 		{"tasks", "tasks", "Number of tasks: the most that workers can share out. Default 8, at most 16.", false},
 		{"streams", "streams", "Outputs beside the default one, with their fields; an empty list means any fields.", false},
 		{"save", "save", "Store what the node emits: a collection's name, or {collection, indexes, ttl}.", false},
+		{"notify", "notify", "Tell others of what the node emits with notify: true, as alarms do: {subject, webhook, secret, timeout, retry}.", false},
 		{"retry", "retry", "How a failing execution is tried again.", false},
 	},
 	KindConvert: {

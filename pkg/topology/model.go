@@ -13,6 +13,7 @@ const (
 	KindAlarm   = "alarm"
 	KindOutput  = "output"
 	KindCustom  = "custom"
+	KindNotify  = "notify" // planned where a bolt has a Notify; nobody declares it
 )
 
 // Groupings: how an edge divides tuples among tasks.
@@ -120,6 +121,7 @@ type Bolt struct {
 	Tasks   int                 // 0: DefaultTasks
 	Streams map[string][]string // declared outputs beside the default one -> their fields
 	Save    *Save
+	Notify  *Notify
 	Retry   Retry
 
 	// convert, and filters of others
@@ -216,6 +218,17 @@ type Save struct {
 	Indexes    [][]string
 	TTL        time.Duration
 	At         Place `json:"-"`
+}
+
+// Notify hands what a node emits with `notify: true` to the outside. Its strings keep their ${VAR:default}, resolved where the output service runs: see
+// Notify.Resolve.
+type Notify struct {
+	Subject string        // published below the subject of the topology's notices; "": not
+	Webhook string        // an http or https address that gets a POST; "": none
+	Secret  string        // signs the POSTs; "": they are not signed
+	Timeout time.Duration // of one POST; default 10s
+	Retry   Retry
+	At      Place `json:"-"`
 }
 
 // Output configures where documents go.

@@ -8,7 +8,7 @@ import (
 
 // Options give Parse what it must not fetch itself. The zero value substitutes defaults only, reads no scripts and checks no code.
 type Options struct {
-	Vars    Lookup                                     // for ${VAR:default}, everywhere but in spout.kafka and in scripts
+	Vars    Lookup                                     // for ${VAR:default}, everywhere but in spout.kafka, in notify and in scripts
 	Script  func(file string) (text string, err error) // reads a script that the document names; relative to the document
 	Checker Checker                                    // checks expressions and scripts
 }
@@ -220,8 +220,8 @@ func (r *reader) retry(parent object) Retry {
 }
 
 func (r *reader) readKafka(n *node, topology string) Kafka {
-	r.kafka = true
-	defer func() { r.kafka = false }()
+	r.deferred = true
+	defer func() { r.deferred = false }()
 	o := r.object(n, "kafka", shapes["kafka"], nil)
 	k := Kafka{
 		Brokers: o.text("brokers", "${BOLTMESH_KAFKA_BROKERS:localhost:9092}"), Start: o.text("start", "earliest"), Group: o.text("group", "boltmesh-"+topology), Incarnation: o.text("incarnation", ""),

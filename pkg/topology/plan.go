@@ -159,7 +159,7 @@ func scatters(grouping string) bool {
 // Plan turns the topology into nodes and edges that the engine can run. It fails only for a topology that Parse would have refused.
 func (t *Topology) Plan() (*Plan, error) {
 	declared := t
-	t = t.stages()
+	t = t.stages().notices()
 	g := newGraph(t)
 	for _, b := range t.Bolts {
 		for _, f := range b.From {
@@ -250,8 +250,11 @@ func (p *planner) node(id string) Node {
 		return n
 	}
 	n.Kind, n.Service, n.Bolt, n.Stateful = b.Kind, b.Kind, b, b.stateful()
-	if b.Kind == KindCustom {
+	switch b.Kind {
+	case KindCustom:
 		n.Service = b.Service
+	case KindNotify:
+		n.Service = KindOutput
 	}
 	n.Shared = !n.Stateful && !slices.ContainsFunc(n.In, func(e Edge) bool { return !scatters(e.Grouping) })
 	n.Gated = slices.ContainsFunc(n.In, func(e Edge) bool { return e.Gated })

@@ -17,7 +17,7 @@ type reader struct {
 	warnings Problems
 	vars     map[string]string
 	scripts  map[string]string
-	kafka    bool // inside spout.kafka, where variables stay as they are
+	deferred bool // inside spout.kafka or a notify, where variables stay as they are until they are used
 }
 
 func (r *reader) fail(at Place, hint, format string, args ...any) {
@@ -34,11 +34,11 @@ func (r *reader) fill(n *node) *node {
 		return n
 	}
 	vars := r.options.Vars
-	if r.kafka { // checked for its form only
+	if r.deferred { // checked for its form only
 		vars = func(string) (string, bool) { return "", true }
 	}
 	text, err := substitute(n.text, vars, func(name, value string) {
-		if !r.kafka {
+		if !r.deferred {
 			r.vars[name] = value
 		}
 	})
@@ -46,7 +46,7 @@ func (r *reader) fill(n *node) *node {
 		r.fail(n.at, "write ${NAME:default}, or $${ for the characters themselves", "%v", err)
 		return &node{kind: scalar, at: n.at, null: true, style: filled}
 	}
-	if r.kafka {
+	if r.deferred {
 		return n
 	}
 	return &node{kind: scalar, at: n.at, text: text, style: filled}
@@ -204,7 +204,7 @@ func (o object) choice(key, fallback string, words []string) string {
 	}
 	s, ok := o.reader.text(n, key)
 	if ok && !oneOf(s, words) {
-		if o.kafka && strings.Contains(s, "${") {
+		if o.deferred && strings.Contains(s, "${") {
 			return s
 		}
 		hint := suggest(s, words)

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Document is a topology as it is stored once applied: all that parsing it again needs. Logins in spout.kafka stay as ${VAR}.
+// Document is a topology as it is stored once applied: all that parsing it again needs. Logins in spout.kafka, and addresses and secrets in notify, stay as ${VAR}.
 type Document struct {
 	Name    string            `json:"name"`              // of the source, for places
 	Source  string            `json:"source"`            // YAML
