@@ -108,6 +108,7 @@ var policy = []rule{
 	// Floor 3: assembly. The services never reach devstack: a production binary holds no broker.
 	{"pkg/service", below3.and("pkg/control", "pkg/call", "github.com/knadh/koanf", "github.com/spf13/pflag", "github.com/spf13/cobra", "github.com/goccy/go-yaml", "github.com/tidwall/gjson", "github.com/cenkalti/backoff/v5"), "what every main shares; it knows the adapters, reads configuration, and reads the topologies that control writes"},
 	{"pkg/call", below3, "what callers of a topology hold: the CLI, the HTTP endpoint, programs of the user's own"},
+	{"pkg/tap", below3, "what operators see of tuples on their way, heard through the adapters"},
 	{"pkg/control", below3, "operator questions, asked through the adapters"},
 	{"pkg/feed", below3.and("services/spout/kafka", "github.com/segmentio/kafka-go", "golang.org/x/time/rate"), "the other end of the spout: it writes to Kafka what the spout reads, through the same connection settings"},
 	{"pkg/devstack", allow("github.com/nats-io/nats-server/v2", "github.com/twmb/franz-go"), "two brokers in one process; what they carry is not their business"},
