@@ -73,7 +73,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, verb := range []string{"advise", "apply", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "rebalance", "resume", "validate"} {
+	for _, verb := range []string{"advise", "apply", "call", "delete", "dlq drop", "dlq ls", "dlq replay", "dlq show", "feed", "get", "lag", "list", "pause", "ps", "rebalance", "resume", "validate"} {
 		t.Run(verb, func(t *testing.T) {
 			help, _, _ := strings.Cut(ok(t, append(strings.Fields(verb), "--help")...), "Global Flags:")
 			if !strings.Contains(help, "Examples:") {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
+	calls "github.com/boltmesh/boltmesh/pkg/call"
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/document"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
@@ -127,6 +128,7 @@ func (m *mesh) start(ctx context.Context) (err error) {
 		return err
 	}
 	m.closing = append(m.closing, func() error { m.conn.Close(); return nil })
+	m.observer.Handle("POST /call/{topology}", calls.New(m.conn)) // as a spout does
 	if m.control, err = control.New(ctx, m.conn); err != nil {
 		return err
 	}
