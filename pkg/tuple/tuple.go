@@ -24,6 +24,9 @@ const DefaultStream = "default"
 // TickStream carries tick entries, from the tick log to every task of the nodes that are due.
 const TickStream = "$tick"
 
+// CommandStream carries what an operator asks of a node for one group, which the tuple's Group names, to the task that has the group.
+const CommandStream = "$command"
+
 // Origin identifies one input log: a Kafka partition of one incarnation of its topic, or a log of the topology's own.
 type Origin uint64
 
