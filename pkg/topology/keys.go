@@ -116,6 +116,20 @@ var shapes = map[string][]key{
 		{"timeout", "duration", "How long one POST may take. Default 10s.", false},
 		{"retry", "retry", "How a POST that was refused for now (408, 425 or 429) is tried again. Outages are waited out.", false},
 	},
+	"level": {
+		{"severity", "string", "A word that events and episodes carry while this level is the highest that holds.", true},
+		{"when", "expr", "The condition of the level. A reading without the fields that it needs changes nothing of it.", true},
+		{"clear", "expr", "The condition that ends it. Default: that when is false.", false},
+	},
+	"escalate": {
+		{"after", "duration", "How long after its raise, in processing time, an episode is escalated that was not acknowledged. At least 1s.", true},
+		{"to", "string", "The severity that it gets.", true},
+	},
+	"flapping": {
+		{"raises", "int", "Raises that make the alarm flap: 2 to 100.", true},
+		{"within", "duration", "The event time within which they must come.", true},
+		{"calm", "duration", "Event time without a raise that ends the flapping. Default: within.", false},
+	},
 	"bolt": {
 		{"id", "id", "Name of the node; others receive from it by this name.", true},
 		{"kind", "convert|stat|alarm|custom", "What the node does: convert (change or filter readings), stat (statistics), alarm (raise and clear) or custom (a service of yours).", true},
@@ -145,13 +159,16 @@ var shapes = map[string][]key{
 		{"group", "group", "What episodes are kept per: device (default), a field, archive.<field>, a list of these, or none.", false},
 		{"when", "expr", "The condition that raises the alarm. A reading without the fields that it needs changes nothing.", false},
 		{"clear", "expr", "The condition that clears the alarm. Default: that when is false.", false},
+		{"levels", "levels", "Several conditions in rising order, each with its severity, instead of when, clear and severity: one episode moves between them.", false},
 		{"raise_after", "int", "Consecutive readings that must fulfil when. Default 1.", false},
 		{"clear_after", "int", "Consecutive readings that must fulfil clear. Default 1.", false},
 		{"raise_for", "duration", "How long when must hold, instead of raise_after.", false},
 		{"clear_for", "duration", "How long clear must hold, instead of clear_after.", false},
-		{"severity", "string", "A word that events and episodes carry.", false},
+		{"severity", "string", "A word that events and episodes carry. Beside levels: that of no_data.", false},
 		{"suppress", "duration", "Mutes notifications for so long after one; events and episodes are still stored.", false},
 		{"no_data", "duration", "Raises when a group is silent for so long.", false},
+		{"escalate", "escalate", "Gives a higher severity to episodes that nobody acknowledges: {after: 30m, to: critical}.", false},
+		{"flapping", "flapping", "Mutes notifications of an alarm that is raised too often: {raises: 5, within: 1h}.", false},
 		{"script", "script", "JavaScript with when(t, ctx) instead of the expression: a file's name, or the text itself.", false},
 	},
 	KindCustom: {

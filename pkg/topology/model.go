@@ -149,6 +149,9 @@ type Bolt struct {
 	Severity   string
 	Suppress   time.Duration // mutes notifications
 	NoData     time.Duration // raise when a device is silent for so long
+	Levels     []Level       // rising; instead of When and Clear
+	Escalate   *Escalate
+	Flapping   *Flapping
 
 	Config map[string]any // of a custom bolt
 }

@@ -278,33 +278,3 @@ func (r *reader) aggregates(b *parsed) {
 		}
 	}
 }
-
-func (r *reader) alarm(b *parsed) {
-	b.When = b.expr("when", TypeBool)
-	b.Clear = b.expr("clear", TypeBool)
-	b.RaiseAfter = b.o.whole("raise_after", 1, 1, 1_000_000)
-	b.ClearAfter = b.o.whole("clear_after", 1, 1, 1_000_000)
-	b.RaiseFor = b.o.duration("raise_for", 0, time.Millisecond)
-	b.ClearFor = b.o.duration("clear_for", 0, time.Millisecond)
-	b.Severity = b.o.text("severity", "")
-	b.Suppress = b.o.duration("suppress", 0, time.Millisecond)
-	b.NoData = b.o.duration("no_data", 0, time.Second)
-	switch {
-	case b.o.has("when") && b.o.has("script"):
-		r.fail(b.o.keys["script"], "remove one", "when and script are both given")
-	case !b.o.has("when") && !b.o.has("script") && !b.o.has("no_data"):
-		r.fail(b.o.at, "write a condition such as when: temperature > 100", "the key %q is missing in a bolt of kind alarm", "when")
-	}
-	if !b.o.has("when") && !b.o.has("script") {
-		for _, k := range []string{"clear", "raise_after", "clear_after", "raise_for", "clear_for"} {
-			if b.o.has(k) {
-				r.fail(b.o.keys[k], "remove it, or write a condition such as when: temperature > 100", "%s has no meaning without a condition: the next reading clears a no_data alarm", k)
-			}
-		}
-	}
-	for _, edge := range []string{"raise", "clear"} {
-		if b.o.has(edge+"_after") && b.o.has(edge+"_for") {
-			r.fail(b.o.keys[edge+"_for"], "remove one", "%s_after and %s_for are both given", edge, edge)
-		}
-	}
-}

@@ -294,7 +294,11 @@ func (b *Bolt) Ticks() (wanted bool, every time.Duration) {
 		}
 		return true, b.Every
 	case KindAlarm:
-		return b.NoData > 0, often(b.NoData)
+		every := often(b.NoData)
+		if b.Escalate != nil && (every == 0 || often(b.Escalate.After) < every) {
+			every = often(b.Escalate.After)
+		}
+		return every > 0, every
 	}
 	return b.stateful(), 0
 }

@@ -155,6 +155,8 @@ func typeSchema(of string) dict {
 		return text(`^[a-z][a-z0-9_]{0,47}$|\$\{`)
 	case "archive":
 		return anyOf(dict{"type": "string", "minLength": 1}, ref("archive"))
+	case "levels":
+		return dict{"type": "array", "items": ref("level"), "minItems": 1, "maxItems": maxLevels}
 	case "window":
 		return anyOf(dict{"const": WindowLifetime}, ref("window"))
 	}
