@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -88,41 +89,53 @@ type event struct {
 	Group    string
 	Severity string
 	Episode  *struct {
-		ID         string          `json:"id"`
-		Number     int64           `json:"number"`
-		Version    int64           `json:"version"`
-		State      string          `json:"state"`
-		Reason     string          `json:"reason"`
-		RaisedAt   *int64          `json:"raised_at"`
-		ClearedAt  *int64          `json:"cleared_at"`
-		RaiseValue json.RawMessage `json:"raise_value"`
-		ClearValue json.RawMessage `json:"clear_value"`
+		ID       string `json:"id"`
+		Number   int64  `json:"number"`
+		Version  int64  `json:"version"`
+		State    string `json:"state"`
+		Reason   string `json:"reason"`
+		RaisedAt *int64 `json:"raised_at"`
+		told
 	}
+}
+
+// told is what an episode's document has as its events have it.
+type told struct {
+	AcknowledgedAt *int64          `json:"acknowledged_at,omitempty"`
+	AcknowledgedBy string          `json:"acknowledged_by,omitempty"`
+	Escalated      bool            `json:"escalated,omitempty"`
+	Flapping       bool            `json:"flapping,omitempty"`
+	ClearedAt      *int64          `json:"cleared_at,omitempty"`
+	RaiseValue     json.RawMessage `json:"raise_value,omitempty"`
+	ClearValue     json.RawMessage `json:"clear_value,omitempty"`
+	History        json.RawMessage `json:"history,omitempty"`
+	Omitted        int64           `json:"omitted,omitempty"`
 }
 
 // stored is an episode's document.
 type stored struct {
-	ID         string          `json:"_id"`
-	Node       string          `json:"node"`
-	Device     string          `json:"device"`
-	Time       string          `json:"time"` // of the raise
-	Alarm      string          `json:"alarm"`
-	Group      string          `json:"group"`
-	Severity   string          `json:"severity,omitempty"`
-	Number     int64           `json:"number"`
-	Version    int64           `json:"version"`
-	State      string          `json:"state"`
-	Reason     string          `json:"reason,omitempty"`
-	RaisedAt   int64           `json:"raised_at"`
-	ClearedAt  *int64          `json:"cleared_at,omitempty"`
-	RaiseValue json.RawMessage `json:"raise_value,omitempty"`
-	ClearValue json.RawMessage `json:"clear_value,omitempty"`
+	ID       string `json:"_id"`
+	Node     string `json:"node"`
+	Device   string `json:"device"`
+	Time     string `json:"time"` // of the raise
+	Alarm    string `json:"alarm"`
+	Group    string `json:"group"`
+	Severity string `json:"severity,omitempty"`
+	Number   int64  `json:"number"`
+	Version  int64  `json:"version"`
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	RaisedAt int64  `json:"raised_at"`
+	told
 }
+
+// events are what an alarm's events are called.
+var events = [...]string{"raise", "change", "ack", "escalate", "clear"}
 
 // episode makes the document of the episode that an alarm event carries. Whole is false for any other payload: alarm events are known by their shape,
 // so that they are still known behind a convert node.
 func (b *Bolt) episode(t *tuple.Tuple, node string) (d document.Document, whole bool, err error) {
-	if name, _ := b.doc.Text("event"); name != "raise" && name != "clear" {
+	if name, _ := b.doc.Text("event"); !slices.Contains(events[:], name) {
 		return d, false, nil
 	}
 	if _, ok := b.doc.Text("episode.id"); !ok {
@@ -138,8 +151,8 @@ func (b *Bolt) episode(t *tuple.Tuple, node string) (d document.Document, whole 
 	}
 	body, err := json.Marshal(stored{
 		ID: e.Episode.ID, Node: node, Device: t.Key, Time: at, Alarm: e.Alarm, Group: e.Group, Severity: e.Severity,
-		Number: e.Episode.Number, Version: e.Episode.Version, State: e.Episode.State, Reason: e.Episode.Reason, RaisedAt: *e.Episode.RaisedAt, ClearedAt: e.Episode.ClearedAt,
-		RaiseValue: e.Episode.RaiseValue, ClearValue: e.Episode.ClearValue,
+		Number: e.Episode.Number, Version: e.Episode.Version, State: e.Episode.State, Reason: e.Episode.Reason, RaisedAt: *e.Episode.RaisedAt,
+		told: e.Episode.told,
 	})
 	return document.Document{ID: e.Episode.ID, Version: e.Episode.Version, Body: body}, true, err
 }

@@ -94,6 +94,10 @@ const (
 		`"episode":{"id":"00112233445566778899aabbccddeeff","number":1,"version":1,"state":"open","raised_at":1386122100000,"raise_value":101.5}}`
 	cleared = `{"event":"clear","alarm":"hot","device":"m1","group":"m1","severity":"major","ts":1386122400000,"value":99,"readings":4,"notify":true,` +
 		`"episode":{"id":"00112233445566778899aabbccddeeff","number":1,"version":2,"state":"cleared","raised_at":1386122100000,"cleared_at":1386122400000,"raise_value":101.5,"clear_value":99}}`
+	acknowledged = `{"event":"ack","alarm":"hot","device":"m2","group":"m2","severity":"critical","ts":1386122500000,"readings":4,"notify":true,"flapping":true,"by":"ann","note":"on my way",` +
+		`"episode":{"id":"10112233445566778899aabbccddeeff","number":5,"version":40,"state":"acknowledged","raised_at":1386122100000,"acknowledged_at":1386122500000,"acknowledged_by":"ann",` +
+		`"escalated":true,"flapping":true,"raise_value":101.5,"history":[{"what":"ack","at":1386122500000,"severity":"critical","by":"ann","note":"on my way"}],"omitted":39}}`
+	escalated = `{"event":"escalate","episode":{"id":"10112233445566778899aabbccddeeff","number":5,"version":39,"state":"open","raised_at":1386122100000}}`
 )
 
 func TestDocuments(t *testing.T) {
@@ -113,6 +117,8 @@ func TestDocuments(t *testing.T) {
 	h.Push("hot", tuple.Tuple{ID: id(100), Stream: "default", Key: "m1", Time: 1386122100000, Payload: []byte(raise)})
 	h.Push("hot", tuple.Tuple{ID: id(101), Stream: "default", Key: "m1", Time: 1386122400000, Payload: []byte(cleared)})
 	h.Push("hot", tuple.Tuple{ID: id(100), Stream: "default", Key: "m1", Time: 1386122100000, Payload: []byte(raise)}) // again, and late
+	h.Push("hot", tuple.Tuple{ID: id(103), Stream: "default", Key: "m2", Time: 1386122500000, Payload: []byte(acknowledged)})
+	h.Push("hot", tuple.Tuple{ID: id(102), Stream: "default", Key: "m2", Time: 1386122450000, Payload: []byte(escalated)}) // late
 	h.Step()
 	if len(h.Letters) > 0 {
 		t.Fatalf("dead letter: %s", h.Letters[0].Error)
