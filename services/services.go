@@ -8,6 +8,7 @@ import (
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/service"
+	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/services/alarm/rule"
 	"github.com/boltmesh/boltmesh/services/convert/normalize"
 	"github.com/boltmesh/boltmesh/services/output/write"
@@ -44,8 +45,11 @@ func Alarm(ctx context.Context, n service.Node) (bolt.Bolt, error) {
 	return b, err
 }
 
-// Output builds the bolt of an output node.
+// Output builds the bolt of an output node, or of one that notifies.
 func Output(_ context.Context, n service.Node) (bolt.Bolt, error) {
+	if n.Kind == topology.KindNotify {
+		return notifying(n)
+	}
 	return write.New(write.Options{Topology: n.Plan.Topology.Name, Output: n.Plan.Topology.Output, Edges: n.In, Store: n.Documents})
 }
 

@@ -229,6 +229,9 @@ func (c *Control) clear(ctx context.Context, name string) error {
 	if err := c.conn.Remove(ctx, inputs); err != nil {
 		return err
 	}
+	if err := c.conn.RemoveNotices(ctx, name); err != nil {
+		return err
+	}
 	for _, filter := range []string{name + ".member.>", name + ".own.>", name + ".division.>"} {
 		if err := c.forget(ctx, filter); err != nil {
 			return err

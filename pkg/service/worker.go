@@ -29,6 +29,9 @@ type Node struct {
 	Group func(t *tuple.Tuple) (string, bool)
 	// Documents is where an output node stores; nil for other kinds.
 	Documents document.Store
+	// Notices tells of the events of a notifying node; nil for other kinds, and where nobody is told, as in simulations.
+	Notices *jetstream.Notices
+	Env     func(name string) (string, bool) // resolves ${VAR} in a notifying node's settings
 	// Archive makes a loop's reader of device profiles; nil where there is no archive, as in simulations.
 	Archive func(ctx context.Context) (*archive.Reader, error)
 }
@@ -49,7 +52,7 @@ type Worker struct {
 	Documents func(ctx context.Context, database string) (document.Store, error)
 	Build     Build                            // of bolts; nil for the spout
 	Source    Source                           // of a spout; nil for bolts
-	Env       func(name string) (string, bool) // resolves ${VAR} in a spout's connection settings
+	Env       func(name string) (string, bool) // resolves ${VAR} in the settings of a spout's connection and of notices
 	Sink      trace.Sink
 	Ready     func(ready bool, reason string)
 	Sample    float64 // share of tuples traced, for spouts

@@ -5,6 +5,10 @@
 //	                                 │ refused    └──▶ bmdelta.<topology>.<origin>
 //	                                 ▼
 //	                          bmdead.<topology>.>
+//
+// It also tells others of events, for nodes with notify:
+//
+//	bm.<topology>.<node>-notify.<task> ──▶ once per event ──▶ bmnotice.<topology>.<subject>, POST <webhook>
 package main
 
 import (

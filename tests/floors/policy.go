@@ -60,7 +60,7 @@ func matches(pattern, path string) bool {
 var (
 	floor0 = allow("pkg/tuple", "pkg/ack", "pkg/topology", "pkg/partition", "pkg/member", "pkg/trace")
 	floor1 = allow("pkg/bolt", "pkg/spout", "pkg/state", "pkg/script", "pkg/archive", "pkg/document")
-	floor2 = allow("pkg/jetstream", "pkg/redis", "pkg/mongo", "pkg/sqlite", "pkg/observe")
+	floor2 = allow("pkg/jetstream", "pkg/redis", "pkg/mongo", "pkg/sqlite", "pkg/observe", "pkg/webhook")
 
 	engine = slices.Concat(floor0, floor1)
 	suites = engine.and("github.com/google/go-cmp", "pgregory.net/rapid")
@@ -103,6 +103,7 @@ var policy = []rule{
 	{"pkg/redis", engine.and("github.com/redis/go-redis/v9"), adapter},
 	{"pkg/mongo", engine.and("go.mongodb.org/mongo-driver/v2"), adapter},
 	{"pkg/sqlite", engine.and("modernc.org/sqlite"), adapter},
+	{"pkg/webhook", engine, adapter + "; HTTP needs no vendor"},
 	{"pkg/observe", engine.and("go.opentelemetry.io/otel", "github.com/prometheus/client_golang"), adapter + "; traces and metrics are one noun here, since one event becomes both"},
 
 	// Floor 3: assembly. The services never reach devstack: a production binary holds no broker.
@@ -122,6 +123,7 @@ var policy = []rule{
 	{"services/stat/window", picks.and("github.com/DataDog/sketches-go", "github.com/axiomhq/hyperloglog"), logic + "; sketches are arithmetic"},
 	{"services/alarm/rule", picks, logic},
 	{"services/output/write", picks, logic},
+	{"services/output/notify", picks, logic},
 	{"services/...", anything, "a main connects everything"},
 
 	// Whatever nothing else imports.
@@ -142,7 +144,7 @@ var distances = []distance{
 // quiet packages decide from what they are given: the same inputs give the same outputs, in a simulation as in
 // production. So they use no clock, no network, no files and no log.
 var quiet = slices.Concat(engine, imports{
-	"services/convert/normalize", "services/stat/window", "services/alarm/rule", "services/output/write",
+	"services/convert/normalize", "services/stat/window", "services/alarm/rule", "services/output/write", "services/output/notify",
 })
 
 // noisy are the packages of the standard library that a quiet package does without.
