@@ -11,10 +11,16 @@ type Applied struct {
 	Revision uint32 `json:"revision"`
 	Paused   bool   `json:"paused"` // spouts emit nothing new
 	// Rested: the pause began with nothing under way, so nothing above the floors has left a trace downstream; a spout that starts emits nothing.
-	Rested    bool              `json:"rested,omitempty"`
+	Rested bool `json:"rested,omitempty"`
+	// Change names the change that has paused the topology and will resume it; "" when somebody has, or it is not paused. One that was interrupted leaves its
+	// name behind: the next change ends the pause as if it were its own.
+	Change    string            `json:"change,omitempty"`
 	AppliedAt int64             `json:"applied_at"` // ms
 	Topology  topology.Document `json:"topology"`
 }
+
+// held reports whether somebody has paused the topology, to whom it is left to resume it.
+func (a *Applied) held() bool { return a.Paused && a.Change == "" }
 
 // Plan parses and plans the topology, exactly as it was validated when it was applied.
 func (a *Applied) Plan() (*topology.Plan, error) {

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,7 @@ type DivideRequest struct {
 	Tasks  int                    `json:"tasks"`
 	Floors map[tuple.Origin]int64 `json:"floors,omitempty"` // below them everything is processed
 	Tidy   bool                   `json:"tidy,omitempty"`   // the second; Tasks is what the node has
+	Entry  uint64                 `json:"entry,omitempty"`  // with Tidy: the revision of the topology's key; with another one nothing is dropped
 }
 
 // DivideAnswer says what was done, or why it was not.
@@ -162,19 +164,34 @@ func (c *change) askWorker(ctx context.Context, node string, revision uint32, q 
 	return a, err
 }
 
-// tidy has workers drop the state that divided nodes kept in their former tasks, and forgets leases on tasks that are no more. What it leaves behind does
-// no harm, so the change is done whether it succeeds or not.
+// tidy has workers drop the state that divided nodes kept in their former tasks, and forgets leases and frames of tasks that are no more. What it leaves
+// behind does no harm, so the change is done whether it succeeds or not.
 func (c *change) tidy(ctx context.Context) {
 	for _, d := range c.report.Divided {
-		_, err := c.askWorker(ctx, d.Node, c.next.Revision, DivideRequest{Tasks: d.To, Tidy: true})
-		for task := d.To; task < topology.MaxTasks && err == nil; task++ {
-			err = c.forget(ctx, c.name+".own."+d.Node+"."+strconv.Itoa(task))
-		}
-		if err != nil {
+		if err := c.tidyOne(ctx, d); err != nil {
 			c.report.Warning = fmt.Sprintf("what %s kept in %d tasks is still there beside what it keeps in %d: the next `boltmesh rebalance --tasks` removes it (%v)",
 				d.Node, d.From, d.To, err)
 		}
 	}
+}
+
+func (c *change) tidyOne(ctx context.Context, d Divided) error {
+	a, entry, err := c.load(ctx, c.name)
+	if err != nil {
+		return err
+	}
+	if a.Revision != c.next.Revision || a.Change != "" {
+		return errors.New("the topology is being changed")
+	}
+	if _, err := c.askWorker(ctx, d.Node, a.Revision, DivideRequest{Tasks: d.To, Tidy: true, Entry: entry}); err != nil {
+		return err
+	}
+	for task := d.To; task < topology.MaxTasks; task++ {
+		if err := c.forget(ctx, member.OwnKey(c.name, d.Node, strconv.Itoa(task))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Divide gives a node of an applied topology another number of tasks, as Apply does when its document says so.

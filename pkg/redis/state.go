@@ -152,38 +152,6 @@ func (s *Store) Due(ctx context.Context, t state.Task, until int64, after string
 	return due, nil
 }
 
-// Walk implements state.Store by SCAN: a whole walk looks at every key of the server, for no index of a task's keys is kept.
-func (s *Store) Walk(ctx context.Context, t state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
-	var at uint64
-	if cursor != "" {
-		if at, err = strconv.ParseUint(cursor, 10, 64); err != nil {
-			return nil, "", fmt.Errorf("walk over %s: cursor: %w", t, err)
-		}
-	}
-	p := taskKey(t) + ":"
-	full, at, err := s.client.Scan(ctx, at, glob(p)+"*", int64(max(limit, 1))).Result()
-	if err != nil {
-		return nil, "", fmt.Errorf("walk over %s: %w", t, err)
-	}
-	if at > 0 {
-		next = strconv.FormatUint(at, 10)
-	}
-	keys := make([]string, len(full))
-	for i, key := range full {
-		keys[i] = strings.TrimPrefix(key, p)
-	}
-	values, err := s.Load(ctx, t, keys)
-	if err != nil {
-		return nil, "", err
-	}
-	for i, v := range values {
-		if v != nil { // or it was deleted meanwhile
-			page = append(page, state.Entry{Key: keys[i], Value: v})
-		}
-	}
-	return page, next, nil
-}
-
 // Commit implements state.Store: one call of commit.lua.
 func (s *Store) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
 	done, err := commitScript.Run(ctx, s.client, commitKeys(t, b), commitArgs(epoch, b)...).Int()
@@ -248,15 +216,6 @@ func commitArgs(epoch uint64, b *state.Batch) []any {
 		args = append(args, key)
 	}
 	return args
-}
-
-// Drop implements state.Store. It walks the whole keyspace, for no index of a task's keys is kept.
-func (s *Store) Drop(ctx context.Context, t state.Task) error {
-	if _, err := s.Claim(ctx, t); err != nil { // first, so that nobody writes behind the walk
-		return err
-	}
-	fence := taskKey(t) + ".fence"
-	return s.unlink(ctx, taskKey(t), func(key string) bool { return key == fence })
 }
 
 // outputField names a recorded slice within .outputs; commit.lua builds the same.

@@ -99,7 +99,7 @@ func (h *host) answerDivide() (stop func(), err error) {
 		case q.Tasks < 1 || q.Tasks > topology.MaxTasks:
 			err = fmt.Errorf("%d tasks", q.Tasks)
 		case q.Tidy:
-			err = h.tidy(ctx, q.Tasks)
+			err = h.tidy(ctx, q)
 		case q.Tasks == h.node.Tasks:
 			err = state.RaiseFloors(ctx, h.Store, h.tasksIn(q.Tasks), q.Floors)
 		default:
@@ -162,24 +162,38 @@ func (h *host) divide(ctx context.Context, q control.DivideRequest) (state.Moved
 	return m, err
 }
 
-// tidy drops what the node kept under other numbers of tasks than the one that it has.
-func (h *host) tidy(ctx context.Context, tasks int) error {
-	if tasks != h.node.Tasks {
-		return fmt.Errorf("it has %d tasks here, not %d", h.node.Tasks, tasks)
+// tidy drops what the node kept under other numbers of tasks than the one that it has. Somebody may be about to give it one of these: whoever changes a
+// topology begins by writing its entry, so as long as that is the one that the request names, nobody has copied anything into the tasks claimed here.
+func (h *host) tidy(ctx context.Context, q control.DivideRequest) error {
+	if q.Tasks != h.node.Tasks {
+		return fmt.Errorf("it has %d tasks here, not %d", h.node.Tasks, q.Tasks)
 	}
+	var left []state.Claimed
 	for n := 1; n <= topology.MaxTasks; n++ {
-		if n == tasks {
+		if n == q.Tasks {
 			continue
 		}
 		for _, t := range h.tasksIn(n) {
 			head, err := h.Store.Head(ctx, t)
-			if err == nil && len(head.Floors)+len(head.Applied) > 0 { // nothing is kept in a task that has committed nothing
-				err = h.Store.Drop(ctx, t)
-			}
 			if err != nil {
 				return err
 			}
+			if len(head.Floors)+len(head.Applied) == 0 { // nothing is kept in a task that has committed nothing
+				continue
+			}
+			epoch, err := h.Store.Claim(ctx, t)
+			if err != nil {
+				return err
+			}
+			left = append(left, state.Claimed{Task: t, Epoch: epoch})
 		}
 	}
-	return nil
+	bucket, err := h.Conn.Topologies(ctx)
+	if err != nil {
+		return err
+	}
+	if e, err := bucket.Load(ctx, h.plan.Topology.Name); err != nil || e.Revision != q.Entry {
+		return errors.Join(errors.New("the topology is being changed"), err)
+	}
+	return h.Store.Drop(ctx, left)
 }

@@ -188,7 +188,11 @@ func (s *State) Due(ctx context.Context, t state.Task, until int64, after string
 }
 
 // Walk implements state.Store, in the order of keys. The cursor is the last key behind a sign, so that there is one after the empty key.
-func (s *State) Walk(ctx context.Context, t state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
+func (s *State) Walk(ctx context.Context, tasks []state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
+	return state.InTurn(tasks, cursor, func(t state.Task, cursor string) ([]state.Entry, string, error) { return s.walk(ctx, t, cursor, limit) })
+}
+
+func (s *State) walk(ctx context.Context, t state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
 	const query = "SELECT key, value FROM value WHERE task = " + theTask + " AND (? OR key > ?) ORDER BY key LIMIT ?"
 	last, goesOn := strings.CutPrefix(cursor, "+")
 	limit = max(limit, 1)
@@ -317,20 +321,28 @@ func nonNil(b []byte) []byte {
 }
 
 // Drop implements state.Store.
-func (s *State) Drop(ctx context.Context, t state.Task) error {
-	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		if _, err := w.claim(ctx, t); err != nil {
+func (s *State) Drop(ctx context.Context, tasks []state.Claimed) error {
+	for _, t := range tasks {
+		if err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.drop(ctx, t) }); err != nil {
+			return fmt.Errorf("drop %s in epoch %d: %w", t, t.Epoch, err)
+		}
+	}
+	return nil
+}
+
+func (w *writer) drop(ctx context.Context, t state.Claimed) error {
+	var fence uint64
+	err := w.row(ctx, "SELECT fence FROM task WHERE topology = ? AND node = ? AND number = ?", []any{&fence}, names(t.Task)...)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && fence != t.Epoch {
+		return state.ErrFenced
+	}
+	if err != nil {
+		return err
+	}
+	for _, table := range []string{"value", "floor", "pack", "applied", "output", "agenda"} {
+		if err := w.exec(ctx, "DELETE FROM "+table+" WHERE task = "+theTask, names(t.Task)...); err != nil {
 			return err
 		}
-		for _, table := range []string{"value", "floor", "pack", "applied", "output", "agenda"} {
-			if err := w.exec(ctx, "DELETE FROM "+table+" WHERE task = "+theTask, names(t)...); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("drop %s: %w", t, err)
 	}
 	return nil
 }

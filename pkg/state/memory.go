@@ -124,17 +124,19 @@ func (m *Memory) Due(_ context.Context, t Task, until int64, after string, limit
 }
 
 // Walk implements Store.
-func (m *Memory) Walk(_ context.Context, t Task, cursor string, limit int) (page []Entry, next string, err error) {
-	for _, e := range m.Values(t) {
-		if "+"+e.Key <= cursor {
-			continue
+func (m *Memory) Walk(_ context.Context, tasks []Task, cursor string, limit int) (page []Entry, next string, err error) {
+	return InTurn(tasks, cursor, func(t Task, cursor string) (page []Entry, next string, err error) {
+		for _, e := range m.Values(t) {
+			if "+"+e.Key <= cursor {
+				continue
+			}
+			if len(page) == max(limit, 1) {
+				return page, "+" + page[len(page)-1].Key, nil
+			}
+			page = append(page, e)
 		}
-		if len(page) == max(limit, 1) {
-			return page, "+" + page[len(page)-1].Key, nil
-		}
-		page = append(page, e)
-	}
-	return page, "", nil
+		return page, "", nil
+	})
 }
 
 // Commit implements Store.
@@ -181,11 +183,15 @@ func (m *Memory) Commit(_ context.Context, t Task, epoch uint64, b *Batch) error
 }
 
 // Drop implements Store.
-func (m *Memory) Drop(_ context.Context, t Task) error {
+func (m *Memory) Drop(_ context.Context, tasks []Claimed) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	fence := m.task(t).fence
-	m.tasks[t] = newMemoryTask(fence + 1)
+	for _, t := range tasks {
+		if t.Epoch == 0 || m.task(t.Task).fence != t.Epoch {
+			return fmt.Errorf("drop %s in epoch %d: %w", t, t.Epoch, ErrFenced)
+		}
+		m.tasks[t.Task] = newMemoryTask(t.Epoch)
+	}
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
+	"strings"
 
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -39,10 +41,11 @@ func (m Move) Run(ctx context.Context, s Store) (Moved, error) {
 	}
 	maps.Copy(r.floors, m.Floors)
 	err := r.begin(ctx)
+	if err == nil {
+		err = r.keys(ctx)
+	}
 	for i := 0; i < len(r.From) && err == nil; i++ {
-		if err = r.keys(ctx, r.From[i]); err == nil {
-			err = r.agenda(ctx, r.From[i])
-		}
+		err = r.agenda(ctx, r.From[i])
 	}
 	for i := 0; i < len(r.From) && err == nil; i++ { // nobody has owned it meanwhile
 		err = s.Commit(ctx, r.From[i], r.before[i], &Batch{})
@@ -77,25 +80,28 @@ func (r *mover) begin(ctx context.Context) error {
 			}
 		}
 	}
+	var claimed []Claimed
 	for _, t := range r.To {
-		if err := r.store.Drop(ctx, t); err != nil {
-			return err
-		}
 		epoch, err := r.store.Claim(ctx, t)
 		if err != nil {
 			return err
 		}
-		r.after = append(r.after, epoch)
-		if err := r.store.Commit(ctx, t, epoch, &Batch{Floors: r.floors}); err != nil {
+		claimed, r.after = append(claimed, Claimed{t, epoch}), append(r.after, epoch)
+	}
+	if err := r.store.Drop(ctx, claimed); err != nil {
+		return err
+	}
+	for _, t := range claimed {
+		if err := r.store.Commit(ctx, t.Task, t.Epoch, &Batch{Floors: r.floors}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *mover) keys(ctx context.Context, from Task) error {
+func (r *mover) keys(ctx context.Context) error {
 	for cursor, first := "", true; first || cursor != ""; first = false {
-		page, next, err := r.store.Walk(ctx, from, cursor, r.Page)
+		page, next, err := r.store.Walk(ctx, r.From, cursor, r.Page)
 		if err != nil {
 			return err
 		}
@@ -103,7 +109,7 @@ func (r *mover) keys(ctx context.Context, from Task) error {
 		for _, e := range page {
 			to, err := r.place(r.Key, e.Key)
 			if err != nil {
-				return fmt.Errorf("key %q of %s: %w", e.Key, from, err)
+				return fmt.Errorf("key %q of %s: %w", e.Key, r.From[0].Node, err)
 			}
 			batches[to].Set = append(batches[to].Set, e)
 		}
@@ -175,4 +181,28 @@ func RaiseFloors(ctx context.Context, s Store, tasks []Task, floors map[tuple.Or
 		}
 	}
 	return nil
+}
+
+// InTurn is Store.Walk for a store that finds the keys of a task by themselves: one task after the other. walk is Store.Walk for one of them.
+func InTurn(tasks []Task, cursor string, walk func(t Task, cursor string) ([]Entry, string, error)) (page []Entry, next string, err error) {
+	at := 0
+	number, within, _ := strings.Cut(cursor, ":")
+	if cursor != "" {
+		if at, err = strconv.Atoi(number); err != nil || at < 0 {
+			return nil, "", fmt.Errorf("walk: cursor %q", cursor)
+		}
+	}
+	if at >= len(tasks) {
+		return nil, "", nil
+	}
+	page, next, err = walk(tasks[at], within)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case next != "":
+		next = strconv.Itoa(at) + ":" + next
+	case at+1 < len(tasks):
+		next = strconv.Itoa(at+1) + ":"
+	}
+	return page, next, nil
 }

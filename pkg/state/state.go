@@ -33,6 +33,12 @@ func TaskOf(topology, node string, tasks int, index int32) Task {
 	return Task{Topology: topology, Node: fmt.Sprintf("%s~%d", node, tasks), Index: index}
 }
 
+// Claimed is a task with its owner's epoch, as Claim has returned it.
+type Claimed struct {
+	Task
+	Epoch uint64
+}
+
 // String returns topology/node/index.
 func (t Task) String() string { return fmt.Sprintf("%s/%s/%d", t.Topology, t.Node, t.Index) }
 
@@ -49,13 +55,15 @@ type Store interface {
 	Outputs(ctx context.Context, t Task, id tuple.ID) ([][]byte, error)
 	// Due returns at most limit entries of the task's agenda that lie after the cursor and whose At is at most until, ordered by key.
 	Due(ctx context.Context, t Task, until int64, after string, limit int) ([]Due, error)
-	// Walk returns some of the task's keys with their values, about limit, and where to go on: "" begins, and as next says that there are no more. A key
-	// that is there all the time comes at least once, in no order; a page may be empty.
-	Walk(ctx context.Context, t Task, cursor string, limit int) (page []Entry, next string, err error)
+	// Walk returns some of the keys of tasks, of one topology, with their values, about limit, and where to go on: "" begins, and as next says that there are
+	// no more. A key that is there all the time comes at least once, in no order; a page may be empty. A store that has to look at everything to find a
+	// task's keys does so once for all tasks.
+	Walk(ctx context.Context, tasks []Task, cursor string, limit int) (page []Entry, next string, err error)
 	// Commit applies b in one transaction, provided the fence still is epoch. It keeps nothing of b.
 	Commit(ctx context.Context, t Task, epoch uint64, b *Batch) error
-	// Drop deletes everything of the task except its fence, which it raises: an owner from before can never be taken for one after.
-	Drop(ctx context.Context, t Task) error
+	// Drop deletes everything of tasks, of one topology, except their fences, which stay so that no owner from before is taken for one after. Of a task whose
+	// fence is not the epoch any more it deletes nothing from then on, and returns ErrFenced: what a later owner writes is never dropped.
+	Drop(ctx context.Context, tasks []Claimed) error
 	Close() error
 }
 

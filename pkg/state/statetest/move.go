@@ -13,10 +13,10 @@ import (
 )
 
 // walked returns what a walk in pages of limit finds, each key once, in order.
-func walked(s state.Store, task state.Task, limit int) ([]state.Entry, error) {
+func walked(s state.Store, limit int, tasks ...state.Task) ([]state.Entry, error) {
 	found := map[string][]byte{}
 	for cursor, first := "", true; first || cursor != ""; first = false {
-		page, next, err := s.Walk(background, task, cursor, limit)
+		page, next, err := s.Walk(background, tasks, cursor, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -34,9 +34,9 @@ func walked(s state.Store, task state.Task, limit int) ([]state.Entry, error) {
 }
 
 func testWalk(t *storeTest) {
-	page, next, err := t.store.Walk(background, t.task, "", 10)
+	page, next, err := t.store.Walk(background, []state.Task{t.task}, "", 10)
 	for err == nil && next != "" && len(page) == 0 {
-		page, next, err = t.store.Walk(background, t.task, next, 10)
+		page, next, err = t.store.Walk(background, []state.Task{t.task}, next, 10)
 	}
 	if err != nil || len(page) > 0 {
 		t.Fatalf("of an unknown task: %v, %v", page, err)
@@ -53,11 +53,17 @@ func testWalk(t *storeTest) {
 	t.commit(epoch, state.Batch{Set: wanted, Floors: map[tuple.Origin]int64{1: 5}, Agenda: []state.Due{{Key: "k", At: 1}}})
 	slices.SortFunc(wanted, func(a, b state.Entry) int { return strings.Compare(a.Key, b.Key) })
 	for _, limit := range []int{0, 100, 5000} {
-		found, err := walked(t.store, t.task, limit)
+		found, err := walked(t.store, limit, t.task)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want(t, fmt.Sprintf("walk in pages of %d", limit), wanted, found)
+		other := t.task
+		other.Index = 31
+		if found, err = walked(t.store, limit, t.task, state.Task{Topology: t.task.Topology, Node: "unknown"}, other); err != nil {
+			t.Fatal(err)
+		}
+		want(t, fmt.Sprintf("walk over three tasks in pages of %d", limit), len(wanted)+1, len(found))
 	}
 }
 
@@ -72,7 +78,7 @@ func (t *storeTest) whole(tasks []state.Task) whole {
 	t.Helper()
 	w := whole{Values: map[string]string{}, Agenda: map[string]int64{}}
 	for i, task := range tasks {
-		values, err := walked(t.store, task, 100)
+		values, err := walked(t.store, 100, task)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +182,7 @@ func (t *storeTest) interrupted(from, to []state.Task) {
 	t.Helper()
 	values := func() (out []state.Entry) {
 		for _, task := range from {
-			some, err := walked(t.store, task, 100)
+			some, err := walked(t.store, 100, task)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,11 +221,11 @@ func (f *failing) Claim(ctx context.Context, t state.Task) (uint64, error) {
 	return f.Store.Claim(ctx, t)
 }
 
-func (f *failing) Drop(ctx context.Context, t state.Task) error {
+func (f *failing) Drop(ctx context.Context, tasks []state.Claimed) error {
 	if err := f.use(); err != nil {
 		return err
 	}
-	return f.Store.Drop(ctx, t)
+	return f.Store.Drop(ctx, tasks)
 }
 
 func (f *failing) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
@@ -229,9 +235,9 @@ func (f *failing) Commit(ctx context.Context, t state.Task, epoch uint64, b *sta
 	return f.Store.Commit(ctx, t, epoch, b)
 }
 
-func (f *failing) Walk(ctx context.Context, t state.Task, cursor string, limit int) ([]state.Entry, string, error) {
+func (f *failing) Walk(ctx context.Context, tasks []state.Task, cursor string, limit int) ([]state.Entry, string, error) {
 	if err := f.use(); err != nil {
 		return nil, "", err
 	}
-	return f.Store.Walk(ctx, t, cursor, limit)
+	return f.Store.Walk(ctx, tasks, cursor, limit)
 }

@@ -84,8 +84,16 @@ func testStoreProperty(t *storeTest) {
 			},
 			"drop": func(r *rapid.T) {
 				if rapid.IntRange(0, 9).Draw(r, "one in ten") == 0 {
-					both("drop", func(s state.Store) (any, error) { return nil, s.Drop(background, task) })
-					clear(applied)
+					e := epoch
+					if e > 0 && rapid.Bool().Draw(r, "stale") {
+						e--
+					}
+					both("drop", func(s state.Store) (any, error) {
+						return nil, s.Drop(background, []state.Claimed{{Task: task, Epoch: e}})
+					})
+					if e == epoch && e > 0 {
+						clear(applied)
+					}
 				}
 			},
 			"commit": func(r *rapid.T) {
@@ -108,7 +116,7 @@ func testStoreProperty(t *storeTest) {
 			},
 			"walk": func(r *rapid.T) {
 				limit := rapid.IntRange(1, 5).Draw(r, "limit")
-				both("walk", func(s state.Store) (any, error) { return walked(s, task, limit) })
+				both("walk", func(s state.Store) (any, error) { return walked(s, limit, task) })
 			},
 			"due": func(r *rapid.T) {
 				until, after, limit := anyAt.Draw(r, "until"), anyKey.Draw(r, "after"), rapid.IntRange(0, 5).Draw(r, "limit")

@@ -408,7 +408,16 @@ func testDrop(t *storeTest) {
 			Apply: []state.Record{{ID: id(1), Applied: state.Applied{Slices: 1}, Outputs: []byte("x")}, applied(1, 6, 0)},
 		})
 	}
-	if err := t.store.Drop(background, t.task); err != nil {
+	epoch := t.claim()
+	if err := t.store.Drop(background, []state.Claimed{{Task: t.task, Epoch: 1}}); !errors.Is(err, state.ErrFenced) {
+		t.Errorf("dropped by an owner from before: %v", err)
+	}
+	want(t, "values", [][]byte{[]byte("1"), []byte("2")}, t.load("a", "*"))
+	unknown := state.Claimed{Task: state.Task{Topology: t.task.Topology, Node: "unknown"}, Epoch: 1}
+	if err := t.store.Drop(background, []state.Claimed{unknown}); !errors.Is(err, state.ErrFenced) {
+		t.Errorf("dropped without a claim: %v", err)
+	}
+	if err := t.store.Drop(background, []state.Claimed{{Task: t.task, Epoch: epoch}}); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "values", [][]byte{nil, nil}, t.load("a", "*"))
@@ -416,8 +425,8 @@ func testDrop(t *storeTest) {
 	want(t, "outputs", [][]byte(nil), t.outputs(id(1)))
 	want(t, "agenda", []state.Due(nil), t.due(10, "", 10))
 	t.fenced(1, state.Batch{Set: set("a", "zombie")})
-	if epoch := t.claim(); epoch <= 1 {
-		t.Errorf("epoch %d after the drop: an owner from before passes for one after", epoch)
+	if after := t.claim(); after <= epoch {
+		t.Errorf("epoch %d after the drop: an owner from before passes for one after", after)
 	}
 	t.task = other
 	want(t, "values of another task", [][]byte{[]byte("1"), []byte("2")}, t.load("a", "*"))
