@@ -31,6 +31,9 @@ const (
 type Options struct {
 	ID      string        // names the call: made again under its id it is not done again; default: one that is new
 	Timeout time.Duration // default DefaultTimeout
+	// Keep leaves the call and its answer where they are, for as long as answers stay there that nobody confirms (a minute): for a caller that
+	// may crash, or give up for now, and make the call again under its ID.
+	Keep bool
 }
 
 // Answer is what nodes have emitted to answer a call, all of it: in the order of node, key and JSON text, so that equal answers come in equal order.
@@ -123,7 +126,9 @@ func (c *Client) Call(ctx context.Context, topology string, question json.RawMes
 	waits, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	answer, err := w.wait(waits)
-	defer w.forget()
+	if !o.Keep {
+		defer w.forget()
+	}
 	if err != nil && waits.Err() != nil && ctx.Err() == nil {
 		return nil, w.unanswered(ctx, err)
 	}

@@ -50,7 +50,7 @@ func (h *host) inner(ctx context.Context) (out []bolt.Inner, err error) {
 			continue
 		}
 		reached[n.ID] = true
-		b, err := h.Build(ctx, Node{Node: *n, Plan: h.plan})
+		b, err := h.Build(ctx, Node{Node: *n, Plan: h.plan, Worker: h.Name, Task: tuple.Shared, asking: h.asks()})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", n.ID, err)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // separator divides the parts of a group of several fields, as KeyOf writes it.
@@ -136,7 +137,7 @@ func (h *host) divide(ctx context.Context, q control.DivideRequest) (state.Moved
 	if err != nil {
 		return state.Moved{}, err
 	}
-	b, err := h.build(ctx)
+	b, err := h.build(ctx, tuple.Shared)
 	if err != nil {
 		return state.Moved{}, fmt.Errorf("build: %w", err)
 	}

@@ -285,7 +285,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	name := h.plan.Topology.Name
 	where := h.at()
 	where.Task = task
-	b, err := h.build(hard)
+	b, err := h.build(hard, task)
 	if err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
@@ -416,8 +416,8 @@ func (g *gentle) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 	return out, nil
 }
 
-func (h *host) build(ctx context.Context) (bolt.Bolt, error) {
-	n := Node{Node: h.node, Plan: h.plan}
+func (h *host) build(ctx context.Context, task int32) (bolt.Bolt, error) {
+	n := Node{Node: h.node, Plan: h.plan, Worker: h.Name, Task: task, asking: h.asks()}
 	if h.node.Stateful {
 		n.Group = groupOf(h.node.Bolt)
 	}

@@ -24,7 +24,10 @@ import (
 // Node is what a builder gets to make one loop's bolt.
 type Node struct {
 	topology.Node
-	Plan *topology.Plan
+	Plan   *topology.Plan
+	Worker string  // that runs the bolt
+	Task   int32   // that the bolt is for; tuple.Shared where workers compete
+	asking *asking // what Call calls with; nil where nobody can be called, as in simulations
 	// Group returns the group of a tuple by the node's own `group`; nil where the node has none.
 	Group func(t *tuple.Tuple) (string, bool)
 	// Documents is where an output node stores; nil for other kinds.
