@@ -11,12 +11,13 @@ import (
 // Whatever a topology accepts of an alarm's keys, New takes.
 func TestWhatIsAcceptedRuns(t *testing.T) {
 	keys := [][]string{
-		{"", "when: x > 100", "when: x", "script: |\n      function when(t, ctx) { return t.x > 100 }", "script: |\n      function compute(t) {}"},
+		{"", "when: x > 100", "when: x", "script: |\n      function when(t, ctx) { return t.x > 100 }", "script: |\n      function compute(t) {}", "levels: [{severity: a, when: x > 1}, {severity: b, when: x > 2, clear: x < 1}]", "levels: [{severity: a}]"},
 		{"", "clear: x < 80", "clear: x"},
 		{"", "raise_after: 3", "raise_for: 1m", "raise_after: 3\n    raise_for: 1m"},
 		{"", "clear_after: 3", "clear_for: 1m"},
 		{"", "no_data: 1s", "no_data: 10m"},
 		{"", "where: x != 99\n    suppress: 1h\n    severity: major"},
+		{"", "escalate: {after: 30m, to: b}", "flapping: {raises: 5, within: 1h}"},
 	}
 	const head = `
 topology: t

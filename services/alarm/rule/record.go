@@ -14,10 +14,11 @@ type record struct {
 	watch
 }
 
-// Versions of the encoding. The first knew nothing of silence.
+// Versions of the encoding. The first knew nothing of silence, the second nothing of levels, histories and commands.
 const (
-	version      = 2
-	versionPlain = 1
+	version       = 3
+	versionSilent = 2
+	versionPlain  = 1
 )
 
 var (
@@ -28,35 +29,76 @@ var (
 // Clone implements state.Value. Values are replaced, never changed, so they can be shared.
 func (r *record) Clone() state.Value { c := *r; return &c }
 
+// flags are what the record's flags stand for, from the lowest bit; hasRaise and hasClear say that there are such values.
+func (r *record) flags(hasRaise, hasClear *bool) []*bool {
+	return []*bool{&r.Open, &r.Notify, &r.Known, hasRaise, hasClear, &r.Silent, &r.armed, &r.waiting, &r.Escalated, &r.Flapping}
+}
+
+// flagsOf is how many of the flags a version has.
+func flagsOf(v byte) int {
+	switch v {
+	case versionPlain:
+		return 5
+	case versionSilent:
+		return 7
+	}
+	return 10
+}
+
+func (r *record) numbers() []*int64 {
+	return []*int64{
+		&r.Number, &r.Version, &r.RaisedAt, &r.Cleared, &r.Readings, &r.Notified, &r.Noticed, &r.heard, &r.begun, &r.Acknowledged, &r.Omitted,
+	}
+}
+
 // Append implements state.Value.
 func (r *record) Append(b []byte) ([]byte, error) {
-	flags := byte(0)
-	for i, set := range [...]bool{r.Open, r.Notify, r.Known, r.RaiseValue != nil, r.ClearValue != nil, r.Silent, r.armed} {
-		if set {
-			flags |= 1 << i
+	hasRaise, hasClear := r.RaiseValue != nil, r.ClearValue != nil
+	set := uint64(0)
+	for i, f := range r.flags(&hasRaise, &hasClear) {
+		if *f {
+			set |= 1 << i
 		}
 	}
-	b = append(b, version, flags)
-	for _, v := range r.numbers() {
-		b = binary.AppendVarint(b, *v)
+	b = binary.AppendUvarint(append(b, version), set)
+	for _, n := range r.numbers() {
+		b = binary.AppendVarint(b, *n)
 	}
-	b = binary.AppendVarint(b, int64(r.Streak))
-	b = binary.AppendVarint(b, r.Noticed)
-	b = binary.AppendVarint(b, r.heard)
-	for _, v := range [...][]byte{r.RaiseValue, r.ClearValue} {
-		if v != nil {
-			b = binary.AppendUvarint(b, uint64(len(v)))
-			b = append(b, v...)
+	b = binary.AppendUvarint(b, uint64(len(r.Tracks)))
+	for _, t := range r.Tracks {
+		held := uint64(0)
+		if t.Held {
+			held = 1
+		}
+		b = binary.AppendUvarint(b, uint64(t.Streak)<<1|held)
+		b = binary.AppendVarint(b, t.Since)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Recent)))
+	for _, at := range r.Recent {
+		b = binary.AppendVarint(b, at)
+	}
+	b = appendText(appendText(b, r.Severity), r.AcknowledgedBy)
+	b = binary.AppendUvarint(b, uint64(len(r.History)))
+	for _, h := range r.History {
+		b = binary.AppendUvarint(b, uint64(h.What))
+		b = binary.AppendVarint(b, h.At)
+		for _, s := range [...]string{h.Severity, h.By, h.Note} {
+			b = appendText(b, s)
+		}
+	}
+	for i, v := range [...][]byte{r.RaiseValue, r.ClearValue} {
+		if [...]bool{hasRaise, hasClear}[i] {
+			b = appendText(b, v)
 		}
 	}
 	return b, nil
 }
 
-func (r *record) numbers() [7]*int64 {
-	return [...]*int64{&r.Number, &r.Version, &r.RaisedAt, &r.Cleared, &r.Readings, &r.Since, &r.Notified}
+func appendText[T string | []byte](b []byte, s T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// decode reads what Append wrote; nil is a group that has never had an alarm.
+// decode reads what Append wrote, now or in an older version; nil is a group that has never had an alarm.
 func decode(b []byte) (state.Value, error) {
 	r := &record{}
 	if b == nil {
@@ -73,42 +115,109 @@ func (r *record) decode(b []byte) error {
 		return errShort
 	}
 	v := b[0]
-	if v != version && v != versionPlain {
+	if v < versionPlain || v > version {
 		return fmt.Errorf("its version is %d, not %d", v, version)
 	}
-	flags := b[1]
-	if flags >= 1<<7 || v == versionPlain && flags >= 1<<5 {
-		return fmt.Errorf("its flags are %#x", flags)
+	in := &input{rest: b[1:]}
+	set := in.count()
+	if set >= 1<<flagsOf(v) {
+		return fmt.Errorf("its flags are %#x", set)
 	}
-	r.Open, r.Notify, r.Known, r.Silent, r.armed = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&32 != 0, flags&64 != 0
-	b = b[2:]
-	var streak int64
-	numbers := r.numbers()
-	all := append(numbers[:], &streak)
+	var hasRaise, hasClear bool
+	for i, f := range r.flags(&hasRaise, &hasClear) {
+		*f = set&(1<<i) != 0
+	}
 	if v == version {
-		all = append(all, &r.Noticed, &r.heard)
+		r.body(in)
+	} else {
+		r.older(v, in)
 	}
-	for _, v := range all {
-		x, n := binary.Varint(b)
-		if n <= 0 {
-			return errShort
-		}
-		*v, b = x, b[n:]
+	if hasRaise {
+		r.RaiseValue = in.bytes()
 	}
-	r.Streak = int(streak)
-	for i, v := range [...]*[]byte{&r.RaiseValue, &r.ClearValue} {
-		if flags&(8<<i) == 0 {
-			continue
-		}
-		size, n := binary.Uvarint(b)
-		if n <= 0 || size > uint64(len(b)-n) {
-			return errShort
-		}
-		b = b[n:]
-		*v, b = b[:size:size], b[size:]
+	if hasClear {
+		r.ClearValue = in.bytes()
 	}
-	if len(b) > 0 {
-		return fmt.Errorf("%d bytes follow it", len(b))
+	if in.err == nil && len(in.rest) > 0 {
+		return fmt.Errorf("%d bytes follow it", len(in.rest))
 	}
-	return nil
+	return in.err
+}
+
+// body reads what lies between the flags and the values.
+func (r *record) body(in *input) {
+	for _, n := range r.numbers() {
+		*n = in.number()
+	}
+	for range in.length() {
+		n := in.count()
+		r.Tracks = append(r.Tracks, Track{Held: n&1 == 1, Streak: int(n >> 1), Since: in.number()})
+	}
+	for range in.length() {
+		r.Recent = append(r.Recent, in.number())
+	}
+	r.Severity, r.AcknowledgedBy = string(in.bytes()), string(in.bytes())
+	for range in.length() {
+		r.History = append(r.History, Happening{
+			What: Change(in.count()), At: in.number(), Severity: string(in.bytes()), By: string(in.bytes()), Note: string(in.bytes()),
+		})
+	}
+}
+
+// older is body for the versions before this one, which knew one level.
+func (r *record) older(v byte, in *input) {
+	t := Track{Held: r.Open && !r.Silent}
+	for _, n := range []*int64{&r.Number, &r.Version, &r.RaisedAt, &r.Cleared, &r.Readings, &t.Since, &r.Notified} {
+		*n = in.number()
+	}
+	t.Streak = int(in.number())
+	if v > versionPlain {
+		r.Noticed, r.heard = in.number(), in.number()
+	}
+	if t != (Track{}) {
+		r.Tracks = []Track{t}
+	}
+}
+
+// input is an encoding that is being read. After an error, which stays, everything is zero.
+type input struct {
+	rest []byte
+	err  error
+}
+
+func (in *input) number() int64 {
+	x, n := binary.Varint(in.rest)
+	in.skip(n)
+	return x
+}
+
+func (in *input) count() uint64 {
+	x, n := binary.Uvarint(in.rest)
+	in.skip(n)
+	return x
+}
+
+// length is a count of things that take at least a byte each.
+func (in *input) length() int {
+	n := in.count()
+	if n > uint64(len(in.rest)) {
+		in.err, in.rest = errShort, nil
+		return 0
+	}
+	return int(n)
+}
+
+func (in *input) bytes() []byte {
+	n := in.length()
+	b := in.rest[:n:n]
+	in.rest = in.rest[n:]
+	return b
+}
+
+func (in *input) skip(n int) {
+	if n <= 0 {
+		in.err, in.rest = errShort, nil
+		return
+	}
+	in.rest = in.rest[n:]
 }

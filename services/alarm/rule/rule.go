@@ -1,6 +1,7 @@
 // Package rule is what an alarm node does: it tests a condition on every reading and follows, per group, the episodes in which it holds.
 // The alarm service and the single-process mode run one Bolt per loop, since the script's engine is not safe for concurrent use.
-// It never reads a clock: how long the condition has held is judged at readings, in event time, and how long a group has been silent at ticks.
+// It never reads a clock: how long the condition has held is judged at readings, in event time, and how long a group has been silent, or an episode has not
+// been acknowledged, at ticks.
 package rule
 
 import (
@@ -25,16 +26,14 @@ type Bolt struct {
 	// Archive is where the profiles of devices come from, set before the first batch if UsesArchive says so; nil: nobody has one.
 	Archive *archive.Reader
 
-	id       string
-	severity string
-	group    func(*tuple.Tuple) (string, bool)
-	limits   Limits
+	id     string
+	group  func(*tuple.Tuple) (string, bool)
+	limits Limits
 
 	where  *script.Expr // nil: all readings
-	when   *script.Expr // nil: the script decides
-	clear  *script.Expr // nil: not when
+	levels []level      // rising; none: there is only silence to look for
 	script *script.Runtime
-	fields []string // of the payload, that when refers to
+	fields []string // of the payload, that the conditions refer to
 
 	profiles bool // an expression or the script reads them
 
@@ -42,18 +41,34 @@ type Bolt struct {
 	env script.Env
 	out script.Doc
 
-	silence silence
+	said   []Answer // scratch
+	tracks []Track  // scratch: of the record that is being worked on
+
+	clock clock
+}
+
+// level is one of an alarm's conditions.
+type level struct {
+	when  *script.Expr // nil: the script decides
+	clear *script.Expr // nil: not when
 }
 
 // New makes the alarm that spec declares. Group must be the function that the router uses; params are the topology's, for scripts. Errors carry the place
 // in the topology or the script.
 func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map[string]any) (*Bolt, error) {
 	b := &Bolt{
-		id: spec.ID, severity: spec.Severity, group: group,
+		id: spec.ID, group: group,
 		limits: Limits{
 			RaiseAfter: spec.RaiseAfter, ClearAfter: spec.ClearAfter,
 			RaiseFor: spec.RaiseFor.Milliseconds(), ClearFor: spec.ClearFor.Milliseconds(), Suppress: spec.Suppress.Milliseconds(),
+			Quiet: spec.Severity,
 		},
+	}
+	if e := spec.Escalate; e != nil {
+		b.limits.Escalated = e.To
+	}
+	if f := spec.Flapping; f != nil {
+		b.limits.Flapping = Flapping{Raises: f.Raises, Within: f.Within.Milliseconds(), Calm: f.Calm.Milliseconds()}
 	}
 	if err := b.declare(spec, params); err != nil {
 		return nil, fmt.Errorf("alarm %s: %w", spec.ID, err)
@@ -61,33 +76,48 @@ func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map
 	return b, nil
 }
 
-func (b *Bolt) declare(spec topology.Bolt, params map[string]any) error {
+func (b *Bolt) declare(spec topology.Bolt, params map[string]any) (err error) {
+	conditions := 0
+	for _, given := range []bool{spec.When != nil, spec.Script != nil, len(spec.Levels) > 0} {
+		if given {
+			conditions++
+		}
+	}
 	switch {
-	case spec.When != nil && spec.Script != nil || spec.When == nil && spec.Script == nil && spec.NoData == 0:
-		return errors.New("it needs either when or a script with when(t, ctx), or no_data")
-	case spec.When == nil && spec.Script == nil && spec.Clear != nil:
+	case conditions > 1 || conditions == 0 && spec.NoData == 0:
+		return errors.New("it needs either when, levels or a script with when(t, ctx), or no_data")
+	case conditions == 0 && spec.Clear != nil:
 		return errors.New("clear has no meaning without a condition")
 	case spec.RaiseAfter < 0 || spec.ClearAfter < 0 || spec.RaiseFor < 0 || spec.ClearFor < 0 || spec.Suppress < 0 || spec.NoData < 0:
 		return errors.New("a number of readings or a duration is negative")
 	}
-	b.silence.declare(spec)
-	for _, e := range []struct {
-		source *topology.Expr
-		to     **script.Expr
-	}{{spec.Where, &b.where}, {spec.When, &b.when}, {spec.Clear, &b.clear}} {
-		if e.source == nil {
-			continue
-		}
-		var err error
-		if *e.to, err = compile(*e.source); err != nil {
+	b.clock.declare(spec)
+	if b.where, err = b.compile(spec.Where); err != nil {
+		return err
+	}
+	declared := spec.Levels
+	if conditions > 0 && len(declared) == 0 {
+		declared = []topology.Level{{Severity: spec.Severity, When: spec.When, Clear: spec.Clear}}
+	}
+	for _, d := range declared {
+		var l level
+		if l.when, err = b.compile(d.When); err != nil {
 			return err
 		}
-		b.profiles = b.profiles || topology.UsesArchive((*e.to).Fields())
+		if l.clear, err = b.compile(d.Clear); err != nil {
+			return err
+		}
+		b.levels, b.limits.Levels = append(b.levels, l), append(b.limits.Levels, d.Severity)
+		if l.when == nil {
+			continue
+		}
+		for _, f := range l.when.Fields() {
+			if !ambient(f) && !slices.Contains(b.fields, f) {
+				b.fields = append(b.fields, f)
+			}
+		}
 	}
-	if b.when != nil {
-		b.fields = slices.DeleteFunc(b.when.Fields(), ambient)
-		return nil
-	}
+	b.said = make([]Answer, len(b.levels))
 	if spec.Script == nil {
 		return nil
 	}
@@ -101,8 +131,15 @@ func ambient(field string) bool {
 }
 
 // compile leaves the fields open: that they exist and have the right types was checked when the topology was validated.
-func compile(e topology.Expr) (*script.Expr, error) {
-	return script.CompileExpr(e.Source, script.ExprOptions{Open: true, Want: script.Bool, File: e.At.File, Line: e.At.Line, Column: e.At.Column})
+func (b *Bolt) compile(e *topology.Expr) (*script.Expr, error) {
+	if e == nil {
+		return nil, nil
+	}
+	c, err := script.CompileExpr(e.Source, script.ExprOptions{Open: true, Want: script.Bool, File: e.At.File, Line: e.At.Line, Column: e.At.Column})
+	if err == nil {
+		b.profiles = b.profiles || topology.UsesArchive(c.Fields())
+	}
+	return c, err
 }
 
 func (b *Bolt) load(s topology.Script, params map[string]any) error {
@@ -121,8 +158,13 @@ func (b *Bolt) load(s topology.Script, params map[string]any) error {
 	return err
 }
 
-// Group implements bolt.Stateful.
-func (b *Bolt) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
+// Group implements bolt.Stateful. A command names its group.
+func (b *Bolt) Group(t *tuple.Tuple) (string, bool) {
+	if t.Stream == tuple.CommandStream {
+		return t.Group, t.Group != ""
+	}
+	return b.group(t)
+}
 
 // Keys implements bolt.Stateful.
 func (b *Bolt) Keys(group string, add func(string)) { add(stateKey + b.id + "-" + group) }
@@ -137,6 +179,9 @@ func (b *Bolt) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) error 
 
 // Execute implements bolt.Bolt: it takes a reading through the rule. A reading without a field that the condition needs changes nothing.
 func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) (err error) {
+	if t.Stream == tuple.CommandStream {
+		return b.command(ctx, t, c)
+	}
 	b.doc.Reset(t.Payload)
 	b.env.Doc, b.env.Device, b.env.Time, b.env.Stream = &b.doc, t.Key, t.Time, t.Stream
 	if b.env.Archive, err = b.Archive.Of(ctx, t.Key); err != nil {
@@ -147,77 +192,109 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) (
 			return ignoreAbsent(err)
 		}
 	}
-	key := stateKey + b.id + "-" + c.Group()
-	v, err := c.State().Read(ctx, key, decode)
+	r, err := b.read(ctx, c)
 	if err != nil {
-		return unread(err)
+		return err
 	}
-	r := *v.(*record)
-	changed := b.silence.heard(&r.watch, c)
+	changed := b.clock.heard(&r.watch, c)
 	if r.Hear(t.Time) == Cleared {
 		changed = true
-		if err := b.emit(t, c, &r.Episode); err != nil {
+		if err := b.tell(Cleared, t, c, &r.Episode); err != nil {
 			return err
 		}
 	}
 	switch change, err := b.judge(t, &r.Episode); {
 	case err != nil:
 		return err
-	case change == Raised || change == Cleared:
-		if err := b.emit(t, c, &r.Episode); err != nil {
+	case change != Nothing:
+		changed = true
+		if err := b.tell(change, t, c, &r.Episode); err != nil {
 			return err
 		}
-		changed = true
-	case change == Counted:
-		changed = true
 	}
-	if !changed {
-		return nil
+	if b.clock.wait(&r.watch, r.Waiting(&b.limits), c) || changed {
+		return b.write(ctx, c, r)
 	}
-	if v, err = c.State().Edit(ctx, key, decode); err != nil {
-		return unread(err)
-	}
-	*v.(*record) = r
 	return nil
 }
 
-// judge takes the reading through the condition, if there is one.
-func (b *Bolt) judge(t *tuple.Tuple, e *Episode) (Change, error) {
-	if b.when == nil && b.script == nil {
-		return Nothing, nil
-	}
-	speaks, err := b.speaks(t, e.Open)
+// read returns a copy of the group's record, which write stores.
+func (b *Bolt) read(ctx context.Context, c *bolt.Collector) (*record, error) {
+	v, err := c.State().Read(ctx, stateKey+b.id+"-"+c.Group(), decode)
 	if err != nil {
-		return Nothing, ignoreAbsent(err)
+		return nil, unread(err)
 	}
-	return e.Step(b.limits, speaks, t.Time), nil
+	r := *v.(*record)
+	b.tracks = append(b.tracks[:0], r.Tracks...)
+	r.Tracks = b.tracks
+	if r.Open && len(r.History) == 0 { // stored by a version without histories
+		r.fit(len(b.levels))
+		r.Severity = r.severity(&b.limits)
+		r.History = []Happening{{What: Raised, At: r.RaisedAt, Severity: r.Severity}}
+	}
+	return &r, nil
 }
 
-// emit tells of what the reading has just done to the alarm.
-func (b *Bolt) emit(t *tuple.Tuple, c *bolt.Collector, e *Episode) error {
+func (b *Bolt) write(ctx context.Context, c *bolt.Collector, r *record) error {
+	v, err := c.State().Edit(ctx, stateKey+b.id+"-"+c.Group(), decode)
+	if err != nil {
+		return unread(err)
+	}
+	b.tracks = r.Tracks[:0] // it may have grown
+	if r.Tracks = slices.Clone(r.Tracks); fresh(r.Tracks) {
+		r.Tracks = nil
+	}
+	if !r.Open { // it has been told
+		r.History, r.Omitted = nil, 0
+	}
+	*v.(*record) = *r
+	return nil
+}
+
+// judge takes the reading through the conditions, if there are any.
+func (b *Bolt) judge(t *tuple.Tuple, e *Episode) (Change, error) {
+	if len(b.levels) == 0 {
+		return Nothing, nil
+	}
+	e.fit(len(b.levels))
+	for i := range b.levels {
+		b.said[i] = Against
+		speaks, err := b.speaks(&b.levels[i], t, e.Tracks[i].Held)
+		switch {
+		case errors.Is(err, script.ErrAbsent):
+			b.said[i] = Unknown
+		case err != nil:
+			return Nothing, err
+		case speaks:
+			b.said[i] = For
+		}
+	}
+	return e.Step(&b.limits, b.said, t.Time), nil
+}
+
+// tell emits what the reading has just done to the alarm, if that is an event.
+func (b *Bolt) tell(what Change, t *tuple.Tuple, c *bolt.Collector, e *Episode) error {
+	if what.String() == "" {
+		return nil
+	}
 	value, err := b.value()
 	if err != nil {
 		return err
 	}
-	payload, err := b.event(cause{t.Key, t.Time, value}, c.Group(), e)
-	if err != nil {
-		return err
-	}
-	c.Emit(bolt.Emission{Key: t.Key, Time: t.Time, Payload: payload})
-	return nil
+	return b.emit(what, cause{device: t.Key, at: t.Time, value: value}, c, e)
 }
 
-// speaks tells whether the reading speaks for a change: for the raise, or for the clear of an open alarm.
-func (b *Bolt) speaks(t *tuple.Tuple, open bool) (bool, error) {
-	if open && b.clear != nil {
-		return b.answer(b.clear)
+// speaks tells whether the reading speaks for a change of a level: that it holds, or that it no longer does if it is held.
+func (b *Bolt) speaks(l *level, t *tuple.Tuple, held bool) (bool, error) {
+	if held && l.clear != nil {
+		return b.answer(l.clear)
 	}
-	if b.when != nil {
-		holds, err := b.answer(b.when)
-		return holds != open, err
+	if l.when != nil {
+		holds, err := b.answer(l.when)
+		return holds != held, err
 	}
 	holds, err := b.script.Test(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive})
-	return holds != open, fault(err)
+	return holds != held, fault(err)
 }
 
 func (b *Bolt) answer(e *script.Expr) (bool, error) {

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
+	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -116,11 +117,11 @@ func TestEvents(t *testing.T) {
 	first, second := (&Episode{Number: 1}).ID("hot", "m1"), (&Episode{Number: 2}).ID("hot", "m1")
 	want := []string{
 		`default m1 {"event":"raise","alarm":"hot","device":"m1","group":"m1","severity":"major","ts":1001,"value":1000,"readings":2,"notify":true,` +
-			`"episode":{"id":"` + first + `","number":1,"version":1,"state":"open","raised_at":1001,"raise_value":1000}}`,
+			`"episode":{"id":"` + first + `","number":1,"version":1,"state":"open","raised_at":1001,"raise_value":1000,"history":[{"what":"raise","at":1001,"severity":"major"}]}}`,
 		`default m1 {"event":"clear","alarm":"hot","device":"m1","group":"m1","severity":"major","ts":1002,"value":7,"readings":3,"notify":true,` +
-			`"episode":{"id":"` + first + `","number":1,"version":2,"state":"cleared","raised_at":1001,"cleared_at":1002,"raise_value":1000,"clear_value":7}}`,
+			`"episode":{"id":"` + first + `","number":1,"version":2,"state":"cleared","raised_at":1001,"cleared_at":1002,"raise_value":1000,"clear_value":7,"history":[{"what":"raise","at":1001,"severity":"major"},{"what":"clear","at":1002,"severity":"major"}]}}`,
 		`default m1 {"event":"raise","alarm":"hot","device":"m1","group":"m1","severity":"major","ts":1004,"value":102,"readings":2,"notify":true,` +
-			`"episode":{"id":"` + second + `","number":2,"version":1,"state":"open","raised_at":1004,"raise_value":102}}`,
+			`"episode":{"id":"` + second + `","number":2,"version":1,"state":"open","raised_at":1004,"raise_value":102,"history":[{"what":"raise","at":1004,"severity":"major"}]}}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -158,7 +159,7 @@ func TestNewRefuses(t *testing.T) {
 		spec topology.Bolt
 		want string
 	}{
-		{topology.Bolt{ID: "hot"}, "alarm hot: it needs either when or a script"},
+		{topology.Bolt{ID: "hot"}, "alarm hot: it needs either when, levels or a script"},
 		{topology.Bolt{When: expr("x"), Script: &topology.Script{}}, "either"},
 		{topology.Bolt{When: expr("1")}, "7:"},
 		{topology.Bolt{When: expr("x > 1"), Clear: expr("x <")}, "7:"},
@@ -220,7 +221,13 @@ func TestEpisodeEqualsTheTwin(t *testing.T) {
 		var got []string
 		for i, h := range holds {
 			before := r.Episode
-			change := r.Step(l, h != r.Open, times[i])
+			before.Tracks = slices.Clone(before.Tracks)
+			before.fit(1)
+			said := Against
+			if h != r.Open {
+				said = For
+			}
+			change := r.Step(&l, []Answer{said}, times[i])
 			if change == Nothing && fmt.Sprint(before) != fmt.Sprint(r.Episode) {
 				t.Fatalf("nothing changed %v to %v", before, r.Episode)
 			}
@@ -241,10 +248,70 @@ func TestEpisodeEqualsTheTwin(t *testing.T) {
 	})
 }
 
+// Records as former versions wrote them: of the first an alarm that is clear with a streak, of the second an open one.
+var (
+	old1 = []byte{1, 0x06, 2, 4, 10, 12, 6, 14, 8, 4}
+	old2 = []byte{2, 0x4b, 2, 2, 10, 0, 6, 14, 10, 2, 0, 0x8c, 1, 1, '7'}
+)
+
+func TestOlderRecords(t *testing.T) {
+	for _, tt := range []struct {
+		raw  []byte
+		want record
+	}{
+		{old1, record{Episode: Episode{
+			Number: 1, Version: 2, RaisedAt: 5, Cleared: 6, Readings: 3, Notify: true, Known: true, Notified: 4, Tracks: []Track{{Streak: 2, Since: 7}},
+		}}},
+		{old2, record{Episode: Episode{
+			Number: 1, Version: 1, Open: true, RaisedAt: 5, Readings: 3, Notify: true, Notified: 5, RaiseValue: []byte("7"), Tracks: []Track{{Held: true, Streak: 1, Since: 7}},
+		}, watch: watch{heard: 70, armed: true}}},
+	} {
+		v, err := decode(tt.raw)
+		if err != nil || fmt.Sprintf("%+v", v) != fmt.Sprintf("%+v", &tt.want) {
+			t.Errorf("%v\ngot  %+v\nwant %+v", err, v, &tt.want)
+		}
+	}
+	for i := range old2 {
+		if _, err := decode(old2[:i]); err == nil && i > 0 {
+			t.Errorf("%x was read", old2[:i])
+		}
+	}
+}
+
+// An episode that a former version opened goes on: it is cleared as its next version, with a history.
+func TestOlderEpisodeGoesOn(t *testing.T) {
+	h := bolttest.New(t, open(t, topology.Bolt{ID: "hot", When: expr("x > 100"), Severity: "major"}))
+	seed(t, h.Store, "a", old2)
+	h.Restart()
+	out := h.Feed(reading("a", 9, `{"x":1}`))
+	const want = `"version":2,"state":"cleared","raised_at":5,"cleared_at":9,"raise_value":7,"clear_value":1,` +
+		`"history":[{"what":"raise","at":5,"severity":"major"},{"what":"clear","at":9,"severity":"major"}]}}`
+	if len(out) != 1 || !strings.Contains(string(out[0].Payload), want) {
+		t.Error(payloads(out))
+	}
+}
+
+// seed stores a record as it is.
+func seed(t *testing.T, store *state.Memory, group string, raw []byte) {
+	t.Helper()
+	task := state.Task{Topology: "test", Node: "node"}
+	epoch, err := store.Claim(t.Context(), task)
+	if err == nil {
+		err = store.Commit(t.Context(), task, epoch, &state.Batch{Set: []state.Entry{{Key: stateKey + "hot-" + group, Value: raw}}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func FuzzDecodeRecord(f *testing.F) {
-	r := record{Episode{Number: 1, Version: 2, RaisedAt: 5, Streak: 3, Known: true, Silent: true, Noticed: 9, RaiseValue: []byte("7"), ClearValue: []byte{}}, watch{heard: 70, armed: true}}
+	r := record{Episode{
+		Number: 1, Version: 2, RaisedAt: 5, Tracks: []Track{{Held: true, Streak: 3, Since: 2}, {}}, Known: true, Silent: true, Noticed: 9, Severity: "major", Recent: []int64{5, 9},
+		History: []Happening{{What: Raised, At: 5, Severity: "major", By: "ann", Note: "seen"}}, RaiseValue: []byte("7"), ClearValue: []byte{},
+	}, watch{heard: 70, armed: true, begun: 60, waiting: true}}
 	raw, _ := r.Append(nil)
 	f.Add(raw)
+	f.Add(old2)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := decode(b)
 		if err != nil || b == nil {
@@ -413,7 +480,7 @@ func BenchmarkExecute(b *testing.B) {
 	for b.Loop() {
 		r.doc.Reset(t.Payload)
 		r.env.Doc = &r.doc
-		if speaks, err := r.speaks(&t, false); speaks || err != nil {
+		if speaks, err := r.speaks(&r.levels[0], &t, false); speaks || err != nil {
 			b.Fatal(speaks, err)
 		}
 	}

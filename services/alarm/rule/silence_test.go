@@ -33,7 +33,7 @@ func (c *clockwork) tick(seconds int64) []tuple.Tuple {
 // takeover gives the task to a new owner, whose bolt knows nothing but the state.
 func (c *clockwork) takeover(b *Bolt) {
 	c.Restart()
-	b.silence = silence{limit: b.silence.limit, every: b.silence.every}
+	b.clock = clock{silence: b.clock.silence, patience: b.clock.patience, every: b.clock.every}
 }
 
 func payloads(out []tuple.Tuple) (lines []string) {
@@ -66,7 +66,7 @@ func TestNoData(t *testing.T) {
 		}
 	}
 	expect(t, h.tick(1110), `a@1110000 {"event":"raise","alarm":"quiet","device":"a","group":"a","severity":"minor","reason":"no_data","ts":1110000,"readings":0,"notify":true,`+
-		`"episode":{"id":"`+first+`","number":1,"version":1,"state":"open","reason":"no_data","raised_at":1110000}}`)
+		`"episode":{"id":"`+first+`","number":1,"version":1,"state":"open","reason":"no_data","raised_at":1110000,"history":[{"what":"raise","at":1110000,"severity":"minor"}]}}`)
 	h.takeover(b)
 	for s := int64(1120); s < 1190; s += 10 { // open: told once
 		expect(t, h.tick(s))
@@ -75,7 +75,7 @@ func TestNoData(t *testing.T) {
 	h.takeover(b)
 	expect(t, h.Feed(reading("a", 77, `{}`), reading("a", 78, `{}`)),
 		`a@77 {"event":"clear","alarm":"quiet","device":"a","group":"a","severity":"minor","reason":"no_data","ts":77,"readings":1,"notify":true,`+
-			`"episode":{"id":"`+first+`","number":1,"version":2,"state":"cleared","reason":"no_data","raised_at":1110000,"cleared_at":77}}`)
+			`"episode":{"id":"`+first+`","number":1,"version":2,"state":"cleared","reason":"no_data","raised_at":1110000,"cleared_at":77,"history":[{"what":"raise","at":1110000,"severity":"minor"},{"what":"clear","at":77,"severity":"minor"}]}}`)
 	var out []tuple.Tuple
 	raised := int64(0)
 	for s := int64(1190); s < 1400 && len(out) == 0; s += 10 {
@@ -84,7 +84,7 @@ func TestNoData(t *testing.T) {
 	}
 	// The new owner knows only that the reading came before its first tick, at 1190.
 	expect(t, out, fmt.Sprintf(`a@%d000 {"event":"raise","alarm":"quiet","device":"a","group":"a","severity":"minor","reason":"no_data","ts":%d000,"readings":0,"notify":true,`+
-		`"episode":{"id":"%s","number":2,"version":1,"state":"open","reason":"no_data","raised_at":%d000}}`, raised, raised, second, raised))
+		`"episode":{"id":"%s","number":2,"version":1,"state":"open","reason":"no_data","raised_at":%d000,"history":[{"what":"raise","at":%d000,"severity":"minor"}]}}`, raised, raised, second, raised, raised))
 	if raised != 1300 {
 		t.Errorf("raised at %d", raised)
 	}
@@ -156,8 +156,8 @@ func TestNoDataWhileTheMeshStoodStill(t *testing.T) {
 	if out := h.tick(9100); len(out) != 1 {
 		t.Errorf("%v", payloads(out))
 	}
-	if len(b.silence.gaps) != 1 {
-		t.Error(b.silence.gaps)
+	if len(b.clock.gaps) != 1 {
+		t.Error(b.clock.gaps)
 	}
 	h.tick(9300)
 	h.tick(9310)
@@ -166,8 +166,8 @@ func TestNoDataWhileTheMeshStoodStill(t *testing.T) {
 	for s := int64(9450); s < 9600; s += 10 {
 		h.tick(s)
 	}
-	if len(b.silence.gaps) > 0 {
-		t.Error(b.silence.gaps)
+	if len(b.clock.gaps) > 0 {
+		t.Error(b.clock.gaps)
 	}
 }
 
