@@ -62,10 +62,9 @@ func (r *run) nest() {
 	r.nested = make(map[*Loop]*run, len(r.Loop.inner))
 	for _, l := range r.Loop.inner {
 		l.pending = r.pending
-		r.nested[l] = &run{
-			Loop: l, nested: r.nested, fetched: r.fetched, sum: trace.Stepped{Where: l.where},
-			out: Packer{Revision: l.Revision, Source: l.where.Node, Edges: l.Edges},
-		}
+		in := l.open()
+		in.nested, in.fetched = r.nested, r.fetched
+		r.nested[l] = in
 	}
 }
 
@@ -123,16 +122,12 @@ func (r *run) queued(yield func(*tuple.Tuple) bool) {
 }
 
 // take closes the frames of the loop and of its inner ones.
-func (r *run) take() ([]Outgoing, error) {
-	frames, err := r.out.Take()
+func (r *run) take() []Outgoing {
+	frames := r.out.Take()
 	for _, l := range r.Loop.inner {
-		var more []Outgoing
-		if err == nil {
-			more, err = r.nested[l].out.Take()
-		}
-		frames = append(frames, more...)
+		frames = append(frames, r.nested[l].out.Take()...)
 	}
-	return frames, err
+	return frames
 }
 
 // tellAll reports the batch at every node that it has been at.
@@ -144,5 +139,7 @@ func (r *run) tellAll() {
 			in.tell(now, r.sum.Publish)
 		}
 		l.pending = nil
+		r.nested[l].release()
 	}
+	r.release()
 }

@@ -182,11 +182,7 @@ func (w *world) feed(tuples int, a tuple.Attempt) {
 }
 
 func (w *world) publish(p *bolt.Packer) {
-	frames, err := p.Take()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.queues["first"] = append(w.queues["first"], frames...)
+	w.queues["first"] = append(w.queues["first"], p.Take()...)
 }
 
 // work runs all loops until the queues are empty, starting those anew that crash, and takes in what has arrived.

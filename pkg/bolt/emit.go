@@ -42,14 +42,15 @@ func (a *arena[T]) close(s []T) []T {
 func (r *run) emit(it *item, children []child) error {
 	xor := it.ledger
 	for i := range children {
-		t := children[i].tuple
+		t := &children[i].tuple
 		t.Root, t.Offset = it.Root, it.Offset
+		t.Trace = tuple.Trace{}
 		if it.Trace.Sampled() {
 			t.Trace.TraceID = it.Trace.TraceID
 			binary.BigEndian.PutUint64(t.Trace.SpanID[:], it.ledger)
 		}
 		for _, h := range children[i].hops {
-			id, err := r.deliver(it, &t, h)
+			id, err := r.deliver(it, t, h)
 			if err != nil {
 				return err
 			}
@@ -73,15 +74,15 @@ func (r *run) children(ctx context.Context, it *item) ([]child, error) {
 		if len(e.Payload) > tuple.MaxPayload || len(e.Key) > tuple.MaxKey {
 			return nil, Reject(fmt.Errorf("emitted a payload of %d bytes with a key of %d: at most %d and %d", len(e.Payload), len(e.Key), tuple.MaxPayload, tuple.MaxKey))
 		}
-		c := child{tuple: tuple.Tuple{
+		cs = append(cs, child{tuple: tuple.Tuple{
 			ID:   tuple.ChildID(it.ID, who, r.stream(e.Stream), r.ordinal(i)),
 			Root: it.Root, Offset: it.Offset, Stream: e.Stream, Key: e.Key, Time: e.Time, Group: r.c.group, Payload: e.Payload,
-		}}
+		}})
+		c := &cs[i]
 		var err error
 		if c.hops, err = r.hopsOf(ctx, &c.tuple, e.to-1); err != nil {
 			return nil, err
 		}
-		cs = append(cs, c)
 	}
 	r.c.emissions = r.c.emissions[:0]
 	return r.kids.close(cs), nil

@@ -107,6 +107,7 @@ type Loop struct {
 	inner    []*Loop    // of Inner
 	within   []*Loop    // by edge: the inner loop that it leads to; nil for frames
 	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
+	run      *run       // of the last batch: its memory is the next one's
 	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
 

@@ -114,14 +114,15 @@ func (e *Edge) named(i int, task int32) (hop, error) {
 	return hop{edge: i, task: task}, nil
 }
 
-// Packer gathers tuples into frames, one row of frames per destination, in the order in which destinations were first used.
+// Packer gathers tuples into frames, one row of frames per destination, in the order in which destinations were first used. It keeps its memory from one
+// batch to the next.
 type Packer struct {
 	Revision uint32
 	Source   string
 	Edges    []Edge
 
-	ways  []way // by edge
-	order []*open
+	ways  []way   // by edge
+	order []*open // those used since the last Take
 	done  []Outgoing
 	hops  []hop // scratch of Route
 }
@@ -140,12 +141,12 @@ type dest struct {
 type open struct {
 	dest
 	name  tuple.Name
-	frame tuple.Frame
+	frame tuple.Packing
 	ids   []uint64
-	bytes int
+	used  bool // since the last Take
 }
 
-// Route emits t along all its edges and returns the XOR of the ledger ids of the deliveries.
+// Route emits t along all its edges and returns the XOR of the ledger ids of the deliveries. It sets t.N.
 func (p *Packer) Route(t *tuple.Tuple) (xor uint64, deliveries int, err error) {
 	p.hops = p.hops[:0]
 	for i := range p.Edges {
@@ -161,7 +162,7 @@ func (p *Packer) Route(t *tuple.Tuple) (xor uint64, deliveries int, err error) {
 	return xor, len(p.hops), nil
 }
 
-// add puts t into the frame for one hop and returns the delivery's ledger id.
+// add puts t into the frame for one hop, numbered for it, and returns the delivery's ledger id.
 func (p *Packer) add(t *tuple.Tuple, h hop) (uint64, error) {
 	if p.ways == nil {
 		p.lay()
@@ -178,17 +179,19 @@ func (p *Packer) add(t *tuple.Tuple, h hop) (uint64, error) {
 				p.ways[i].put(o)
 			}
 		}
+	}
+	if !o.used {
+		o.used = true
 		p.order = append(p.order, o)
 	}
 	size := len(t.Payload) + len(t.Key) + 64
-	if len(o.ids) == tuple.MaxTuples || len(o.ids) > 0 && o.bytes+size > tuple.TargetFrameBytes {
-		if err := p.seal(o); err != nil {
-			return 0, err
-		}
+	if len(o.ids) == tuple.MaxTuples || len(o.ids) > 0 && o.frame.Size()+size > tuple.TargetFrameBytes {
+		p.seal(o)
 	}
-	o.frame.Tuples = append(o.frame.Tuples, *t)
-	o.frame.Tuples[len(o.frame.Tuples)-1].N = h.n
-	o.bytes += size
+	t.N = h.n
+	if err := o.frame.Add(t); err != nil {
+		return 0, fmt.Errorf("frame for %s/%d: %w", o.node, o.task, err)
+	}
 	id := tuple.LedgerID(t.ID, o.name, h.task, t.Root.Attempt)
 	o.ids = append(o.ids, id)
 	return id, nil
@@ -209,27 +212,29 @@ func (w *way) put(o *open) {
 	w.open[o.task+1] = o
 }
 
-func (p *Packer) seal(o *open) error {
-	o.frame.Revision, o.frame.Source = p.Revision, p.Source
-	data, err := o.frame.Append(make([]byte, 0, o.bytes+64))
-	if err != nil {
-		return fmt.Errorf("frame for %s/%d: %w", o.node, o.task, err)
+func (p *Packer) seal(o *open) {
+	p.done = append(p.done, Outgoing{Node: o.node, Task: o.task, ID: tuple.FrameID(o.name, o.task, o.ids), Data: o.frame.Seal(p.Revision, p.Source)})
+	o.ids = o.ids[:0]
+}
+
+// reset empties frames that were not taken.
+func (p *Packer) reset() {
+	for _, o := range p.order {
+		o.frame.Reset()
+		o.ids, o.used = o.ids[:0], false
 	}
-	p.done = append(p.done, Outgoing{Node: o.node, Task: o.task, ID: tuple.FrameID(o.name, o.task, o.ids), Data: data})
-	o.frame.Tuples, o.ids, o.bytes = o.frame.Tuples[:0], o.ids[:0], 0
-	return nil
+	p.order, p.done = p.order[:0], nil
 }
 
 // Take closes all frames and hands them over, in order per destination.
-func (p *Packer) Take() ([]Outgoing, error) {
+func (p *Packer) Take() []Outgoing {
 	for _, o := range p.order {
 		if len(o.ids) > 0 {
-			if err := p.seal(o); err != nil {
-				return nil, err
-			}
+			p.seal(o)
 		}
 	}
 	out := p.done
 	p.done = nil
-	return out, nil
+	p.reset()
+	return out
 }

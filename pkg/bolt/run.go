@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -11,10 +12,12 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// run is one batch on its way through a Step. Nothing in it outlives the Step except what commit hands back to the loop.
+// run is one batch on its way through a Step. Nothing in it outlives the Step except what commit hands back to the loop; its memory does, for the next
+// batch.
 type run struct {
 	*Loop
 	in      []delivery
+	it      item // the tuple of a frame that is being handled
 	c       Collector
 	out     Packer
 	batch   state.Batch
@@ -79,22 +82,64 @@ func (it *item) count(x uint64) {
 	it.d.sums = append(it.d.sums, sum{it.Root, x})
 }
 
+// open returns the loop's run, empty.
+func (l *Loop) open() *run {
+	r := l.run
+	if r == nil {
+		r = &run{Loop: l, out: Packer{Revision: l.Revision, Source: l.where.Node, Edges: l.Edges}}
+		l.run = r
+	}
+	r.out.reset()
+	*r = run{
+		Loop: l, out: r.out, in: r.in[:0], kids: r.kids[:0], hops: r.hops[:0], failed: r.failed[:0], order: r.order[:0], queue: r.queue[:0], said: r.said[:0],
+		c: Collector{emissions: r.c.emissions[:0]}, fresh: r.fresh, fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where},
+	}
+	if len(r.fresh) > 1024 { // a map does not shrink
+		r.fresh = nil
+	}
+	clear(r.fresh)
+	return r
+}
+
+// spare is how many decoded frames' memory a loop keeps.
+const spare = 4
+
+// release lets go of what the batch's tuples refer to.
+func (r *run) release() {
+	if len(r.in) > spare {
+		clear(r.in[spare:])
+		r.in = r.in[:spare:spare]
+	}
+	for i := range r.in {
+		clear(r.in[i].frame.Tuples)
+	}
+	clear(r.kids[:cap(r.kids)])
+	clear(r.c.emissions[:cap(r.c.emissions)])
+	clear(r.failed)
+	clear(r.queue)
+	clear(r.said)
+}
+
 // begin decodes the pending frames and raises the floors by what they say.
 func (l *Loop) begin() *run {
-	r := &run{Loop: l, in: make([]delivery, len(l.pending)), fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where, Frames: len(l.pending)}}
-	r.out = Packer{Revision: l.Revision, Source: l.where.Node, Edges: l.Edges}
+	r := l.open()
+	r.sum.Frames = len(l.pending)
+	r.in = slices.Grow(r.in[:cap(r.in)], max(len(l.pending)-cap(r.in), 0))[:len(l.pending)]
 	r.nest()
 	if l.state != nil {
-		r.fresh = map[tuple.ID]fresh{}
+		if r.fresh == nil {
+			r.fresh = map[tuple.ID]fresh{}
+		}
 		r.c.state, r.c.agenda = l.Own.View, map[string]int64{}
 	}
 	held := &Held{Since: r.fetched}
 	for i := range r.in {
 		d := &r.in[i]
+		d.sums, d.groups = d.sums[:0], d.groups[:0]
 		if d.err = d.frame.Decode(l.pending[i].Data); d.err != nil {
 			continue
 		}
-		d.ledger = make([]uint64, len(d.frame.Tuples))
+		d.ledger = slices.Grow(d.ledger[:0], len(d.frame.Tuples))[:len(d.frame.Tuples)]
 		for k := range d.frame.Tuples {
 			t := &d.frame.Tuples[k]
 			d.ledger[k] = tuple.LedgerID(t.ID, l.name, l.where.Task, t.Root.Attempt)
@@ -140,11 +185,11 @@ func (r *run) execute(ctx context.Context) error {
 		}
 		r.c.source = d.frame.Source
 		for k := range d.frame.Tuples {
-			it := item{Tuple: &d.frame.Tuples[k], d: d, source: d.frame.Source, ledger: d.ledger[k]}
-			if d.groups != nil {
-				it.group = d.groups[k]
+			r.it = item{Tuple: &d.frame.Tuples[k], d: d, source: d.frame.Source, ledger: d.ledger[k]}
+			if r.state != nil {
+				r.it.group = d.groups[k]
 			}
-			if err := r.handle(ctx, &it); err != nil {
+			if err := r.handle(ctx, &r.it); err != nil {
 				return err
 			}
 		}
@@ -180,7 +225,8 @@ func (r *run) preload(ctx context.Context) error {
 	add := func(k string) { keys = append(keys, k) }
 	for i := range r.in {
 		d := &r.in[i]
-		d.groups = make([]grouped, len(d.frame.Tuples))
+		d.groups = slices.Grow(d.groups, len(d.frame.Tuples))[:len(d.frame.Tuples)]
+		clear(d.groups)
 		for k := range d.frame.Tuples {
 			t := &d.frame.Tuples[k]
 			if t.Stream == tuple.TickStream {
@@ -246,8 +292,12 @@ func (r *run) stateless(ctx context.Context, it *item) error {
 		kept := *it
 		r.failed = append(r.failed, &kept)
 	}
-	defer r.tell1(it, trace.Acked, nil)
-	return r.emit(it, children)
+	if err := r.emit(it, children); err != nil {
+		return err
+	}
+	r.kids, r.hops = r.kids[:0], r.hops[:0] // all are in frames, and nobody asks for them again
+	r.tell1(it, trace.Acked, nil)
+	return nil
 }
 
 func (r *run) stateful(ctx context.Context, it *item) error {
@@ -418,9 +468,9 @@ func (r *run) commit(ctx context.Context) error {
 
 // publish stores what the batch emitted, after the commit that covers it.
 func (r *run) publish(ctx context.Context) error {
-	frames, err := r.take()
-	if err != nil || len(frames) == 0 {
-		return err
+	frames := r.take()
+	if len(frames) == 0 {
+		return nil
 	}
 	began := r.Clock.Now()
 	defer func() { r.sum.Publish += r.Clock.Now().Sub(began) }()

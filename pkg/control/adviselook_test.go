@@ -84,11 +84,7 @@ func skewed(t *testing.T, conn *jetstream.Conn, hot string) {
 			t.Fatal(err)
 		}
 	}
-	frames, err := p.Take()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.Outbox("rooms").Publish(t.Context(), frames); err != nil {
+	if err := conn.Outbox("rooms").Publish(t.Context(), p.Take()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -75,7 +75,8 @@ func (p *Partition) Offer(ctx context.Context, records []Record, next int64) err
 			said.Skipped++
 			continue
 		}
-		known, err := p.letters.Known(ctx, tuple.RootID(tuple.Position{Origin: p.Origin, Offset: r.Offset}))
+		id := tuple.RootID(tuple.Position{Origin: p.Origin, Offset: r.Offset})
+		known, err := p.letters.Known(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func (p *Partition) Offer(ctx context.Context, records []Record, next int64) err
 			}
 			continue
 		}
-		t := p.tuple(r, reading)
+		t := p.tuple(id, r, reading)
 		if !reading.Future {
 			p.seen = max(p.seen, t.Time)
 		}
@@ -111,10 +112,9 @@ func (p *Partition) Offer(ctx context.Context, records []Record, next int64) err
 	return err
 }
 
-func (p *Partition) tuple(r *Record, reading Reading) tuple.Tuple {
-	at := tuple.Position{Origin: p.Origin, Offset: r.Offset}
+func (p *Partition) tuple(id tuple.ID, r *Record, reading Reading) tuple.Tuple {
 	t := tuple.Tuple{
-		ID: tuple.RootID(at), Offset: r.Offset, Stream: tuple.DefaultStream,
+		ID: id, Offset: r.Offset, Stream: tuple.DefaultStream,
 		Key: reading.Key, Time: reading.Time, Payload: reading.Payload,
 	}
 	if parent, ok := parseParent(r.Parent); ok {

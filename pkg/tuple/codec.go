@@ -18,37 +18,18 @@ var (
 	ErrCorrupt = errors.New("corrupt frame")
 )
 
-// Append encodes f behind b. The layout is described byte by byte in docs/wire.md.
+// Append encodes f behind b.
 func (f *Frame) Append(b []byte) ([]byte, error) {
 	if len(f.Tuples) == 0 || len(f.Tuples) > MaxTuples {
 		return nil, fmt.Errorf("a frame holds 1 to %d tuples, not %d", MaxTuples, len(f.Tuples))
 	}
-	roots, rootOf := f.roots()
-	streams, streamOf := f.streams()
-	b = append(b, magic, Version)
-	b = binary.AppendUvarint(b, uint64(f.Revision))
-	b = appendString(b, f.Source)
-	b = binary.AppendUvarint(b, uint64(len(streams)))
-	for _, s := range streams {
-		b = appendString(b, s)
-	}
-	b = binary.AppendUvarint(b, uint64(len(roots)))
-	for _, r := range roots {
-		b = binary.LittleEndian.AppendUint64(b, uint64(r.Origin))
-		b = binary.AppendVarint(b, r.First)
-		b = binary.AppendUvarint(b, uint64(r.Attempt.Generation))
-		b = binary.AppendUvarint(b, uint64(r.Attempt.Count))
-		b = binary.AppendVarint(b, r.Floor)
-	}
-	b = binary.AppendUvarint(b, uint64(len(f.Tuples)))
+	var p Packing
 	for i := range f.Tuples {
-		t := &f.Tuples[i]
-		if len(t.Key) > MaxKey || len(t.Group) > MaxKey || len(t.Stream) > MaxKey || len(t.Payload) > MaxPayload {
-			return nil, fmt.Errorf("tuple %s: key, group or stream above %d bytes, or payload above %d", t.ID, MaxKey, MaxPayload)
+		if err := p.Add(&f.Tuples[i]); err != nil {
+			return nil, err
 		}
-		b = t.append(b, rootOf[i], streamOf[i])
 	}
-	return b, nil
+	return append(p.header(b, f.Revision, f.Source), p.tuples...), nil
 }
 
 const (
@@ -83,36 +64,8 @@ func (t *Tuple) append(b []byte, root, stream int) []byte {
 	return append(b, t.Payload...)
 }
 
-// roots lists the distinct roots, and for each tuple its index there. Neighbours mostly share one, so the last is tried first.
-func (f *Frame) roots() ([]Root, []int) {
-	var list []Root
-	of := make([]int, len(f.Tuples))
-	for i := range f.Tuples {
-		of[i] = indexOf(&list, f.Tuples[i].Root)
-	}
-	return list, of
-}
-
-func (f *Frame) streams() ([]string, []int) {
-	var list []string
-	of := make([]int, len(f.Tuples))
-	for i := range f.Tuples {
-		of[i] = indexOf(&list, f.Tuples[i].Stream)
-	}
-	return list, of
-}
-
-func indexOf[T comparable](list *[]T, v T) int {
-	for i := len(*list) - 1; i >= 0; i-- {
-		if (*list)[i] == v {
-			return i
-		}
-	}
-	*list = append(*list, v)
-	return len(*list) - 1
-}
-
-// Decode reads one frame. Payloads alias b, which must not change afterwards; b may come from anybody.
+// Decode reads one frame, in place of what f holds: its memory is used again. Payloads alias b, which must not change afterwards; b may come from
+// anybody.
 func (f *Frame) Decode(b []byte) error {
 	r := reader{b: b}
 	if r.byte() != magic {
