@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ const DefaultTimeout = time.Minute
 type ApplyOptions struct {
 	Drain   bool          // allow nodes to disappear; what is in their inputs is processed first
 	Timeout time.Duration // of the wait for what is under way, and of that for the workers; default DefaultTimeout
+	// Tell is called with what a change waits for before it can be made, about ten times a second; it may be nil.
+	Tell func(what string)
 	// Patience is how long to wait, beyond the workers that are there, until every node is run by one; 0: not at all.
 	Patience time.Duration
 }
@@ -43,7 +46,8 @@ type Report struct {
 
 // Apply validates a topology, creates the input streams of its nodes, makes it what the services run, and waits until every live worker reports it. One
 // that runs already is changed without losing or doubling anything: emission stops, everything emitted is processed, the revision is switched, emission
-// goes on. A change that cannot be made leaves what runs as it was. Workers that do not report in time are named in the report; that is no error.
+// goes on. A change that cannot be made leaves what runs as it was; one that was interrupted leaves it paused, and whatever is applied next, the same document
+// too, ends that pause. Workers that do not report in time are named in the report; that is no error.
 func (c *Control) Apply(ctx context.Context, document topology.Document, o ApplyOptions) (Report, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
@@ -59,12 +63,13 @@ func (c *Control) Apply(ctx context.Context, document topology.Document, o Apply
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return report, err
 	}
-	change := change{Control: c, name: name, next: next, plan: plan, old: old, last: last, options: o, report: &report}
+	change := change{Control: c, id: rand.Text(), name: name, next: next, plan: plan, old: old, last: last, options: o, report: &report}
 	if old != nil {
-		next.Revision, next.Paused = old.Revision+1, old.Paused
-		report.Revision, report.Paused = next.Revision, old.Paused
+		next.Revision, next.Paused = old.Revision+1, old.held()
+		report.Revision, report.Paused = next.Revision, old.held()
 		if alike(old.Topology, document) {
-			next.Revision, next.AppliedAt = old.Revision, old.AppliedAt
+			*next = *old
+			next.Topology = document
 			report.Revision, report.Unchanged = old.Revision, true
 			return report, change.keep(ctx)
 		}
@@ -88,6 +93,7 @@ func equal(a, b topology.Document) bool {
 // change is one application of a topology.
 type change struct {
 	*Control
+	id      string // see Applied.Change
 	name    string
 	next    *Applied
 	plan    *topology.Plan
@@ -126,14 +132,14 @@ func (c *change) run(ctx context.Context) error {
 	c.next.AppliedAt = time.Now().UnixMilli()
 	resume := c.old != nil && !c.next.Paused
 	if resume { // only when every worker runs the new revision: frames of another one are refused
-		c.next.Paused, c.next.Rested = true, true
+		c.next.Paused, c.next.Rested, c.next.Change = true, true, c.id
 	}
 	_, err = c.store(ctx, c.name, c.next, c.last)
 	if errors.Is(err, jetstream.ErrExists) {
-		return fmt.Errorf("%w: apply it again when you have seen what was applied meanwhile (boltmesh get %s)", err, c.name)
+		err = fmt.Errorf("%w, or it was paused or resumed: apply it again when you have seen what was applied meanwhile (boltmesh get %s)", err, c.name)
 	}
 	if err != nil {
-		return err
+		return errors.Join(err, c.restore(ctx))
 	}
 	err = c.await(ctx, before)
 	if resume {
@@ -199,7 +205,8 @@ func (c *change) stop(ctx context.Context, alive []member.Member) (warning strin
 		return "no worker runs, and the last ones did not stop in an orderly manner: " + unsure, nil
 	}
 	spouts := slices.ContainsFunc(alive, func(m member.Member) bool { return m.Kind == topology.KindSpout })
-	if c.last, err = c.quiesce(ctx, c.name, c.old, c.last, c.options.Timeout); err == nil && !spouts {
+	c.last, warning, err = c.quiesce(ctx, c.name, c.id, c.old, c.last, waiting{c.options.Timeout, c.options.Tell})
+	if err == nil && !spouts {
 		warning = "no spout runs: " + unsure
 	}
 	return warning, err
@@ -223,15 +230,7 @@ func (c *change) recreate(ctx context.Context, nodes []string) error {
 }
 
 // restore lets the topology go on, unless somebody had paused it.
-func (c *change) restore(ctx context.Context) error {
-	if c.old.Paused {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	_, err := c.Resume(ctx, c.name)
-	return err
-}
+func (c *change) restore(ctx context.Context) error { return c.release(ctx, c.name, c.id) }
 
 // await waits until the workers that were alive before report the new revision, then for nodes that nobody runs.
 func (c *change) await(ctx context.Context, before []member.Member) error {
@@ -262,13 +261,27 @@ func (c *change) await(ctx context.Context, before []member.Member) error {
 	return err
 }
 
-// keep puts a document in place that means the same as the applied one: workers go on with the revision that they run.
+// keep puts a document in place that means the same as the applied one: workers go on with the revision that they run. A change that was interrupted it
+// completes: what was left paused goes on when the workers report the revision.
 func (c *change) keep(ctx context.Context) error {
 	if err := c.conn.Provision(ctx, inputs(c.plan)); err != nil {
 		return err
 	}
-	if !equal(c.old.Topology, c.next.Topology) {
+	interrupted := c.old.Change != ""
+	if interrupted {
+		c.next.Change = c.id // so that the other one, if it still runs, cannot be made
+	}
+	if interrupted || !equal(c.old.Topology, c.next.Topology) {
 		if _, err := c.store(ctx, c.name, c.next, c.last); err != nil {
+			return err
+		}
+	}
+	if interrupted {
+		alive, err := c.Members(ctx, c.name)
+		if err == nil {
+			err = c.await(ctx, alive)
+		}
+		if err = errors.Join(err, c.restore(ctx)); err != nil {
 			return err
 		}
 	}

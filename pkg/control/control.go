@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +25,9 @@ type Control struct {
 
 // ErrUnknown says that no topology of that name is applied.
 var ErrUnknown = errors.New("no such topology")
+
+// oneLook bounds a look at the leases; who waits for something looks again.
+const oneLook = 10 * time.Second
 
 // poll is how often what cannot be watched is asked for.
 const poll = 100 * time.Millisecond
@@ -105,10 +110,10 @@ func (c *Control) Resume(ctx context.Context, name string) (changed bool, err er
 func (c *Control) setPaused(ctx context.Context, name string, paused bool) (changed bool, err error) {
 	for {
 		a, last, err := c.load(ctx, name)
-		if err != nil || a.Paused == paused {
+		if err != nil || a.Paused == paused && a.Change == "" {
 			return false, err
 		}
-		a.Paused, a.Rested = paused, false
+		a.Paused, a.Rested, a.Change = paused, false, "" // a change that is under way cannot be made any more
 		_, err = c.store(ctx, name, a, last)
 		if errors.Is(err, jetstream.ErrExists) {
 			continue
@@ -122,7 +127,19 @@ func (c *Control) store(ctx context.Context, name string, a *Applied, last uint6
 	if err != nil {
 		return 0, err
 	}
-	return c.topologies.Store(ctx, name, value, last, 0)
+	for tries := 0; ; tries++ {
+		revision, err := c.topologies.Store(ctx, name, value, last, 0)
+		if err == nil || !jetstream.Passing(err) && (tries == 0 || !errors.Is(err, jetstream.ErrExists)) {
+			return revision, err
+		}
+		e, missing := c.topologies.Load(ctx, name) // an answer was lost: it may have been written
+		if missing == nil && e.Revision != last && bytes.Equal(e.Value, value) {
+			return e.Revision, nil
+		}
+		if tries == 4 || errors.Is(err, jetstream.ErrExists) || wait(ctx, poll) != nil {
+			return 0, err
+		}
+	}
 }
 
 // Members returns the leases of the live workers of a topology, or of all topologies when name is empty, by topology, node and worker.
@@ -146,26 +163,30 @@ func (c *Control) members(ctx context.Context, name string) (map[string]member.M
 	if name == "" {
 		name = "*"
 	}
-	keys, err := c.leases.Keys(ctx, name+".member.>")
-	if err != nil {
-		return nil, err
-	}
+	one, done := context.WithTimeout(ctx, oneLook)
+	defer done()
 	out := map[string]member.Member{}
-	for _, k := range keys {
-		e, err := c.leases.Load(ctx, k)
-		if errors.Is(err, jetstream.ErrNotFound) {
-			continue // expired or released meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
+	var whole bool
+	var bad error
+	err := c.leases.Watch(one, name+".member.>", func(e jetstream.Entry) { // all of one moment, with one request
 		var l member.Member
-		if err := json.Unmarshal(e.Value, &l); err != nil {
-			return nil, fmt.Errorf("lease %s: %w", k, err)
+		switch {
+		case e.Key == "":
+			whole = true
+			done()
+		case e.Value == nil:
+			delete(out, e.Key)
+		default:
+			if err := json.Unmarshal(e.Value, &l); err != nil {
+				bad = fmt.Errorf("lease %s: %w", e.Key, err)
+			}
+			out[e.Key] = l
 		}
-		out[k] = l
+	})
+	if !whole {
+		return nil, errors.Join(err, ctx.Err())
 	}
-	return out, nil
+	return out, bad
 }
 
 // DeleteOptions say how a topology is deleted. The zero value stops it as it is.
@@ -191,7 +212,7 @@ func (c *Control) Delete(ctx context.Context, name string, o DeleteOptions) erro
 		o.Timeout = DefaultTimeout
 	}
 	if o.Drain && a != nil {
-		if last, err = c.quiesce(ctx, name, a, last, o.Timeout); err != nil {
+		if last, _, err = c.quiesce(ctx, name, rand.Text(), a, last, waiting{timeout: o.Timeout}); err != nil {
 			return err
 		}
 	}
@@ -268,6 +289,9 @@ func (c *Control) until(ctx context.Context, timeout time.Duration, missing func
 	end := time.Now().Add(timeout)
 	for {
 		what, err := missing()
+		if err != nil && ctx.Err() == nil && jetstream.Passing(err) {
+			what, err = err.Error(), nil // NATS is away for a moment, or busy
+		}
 		if err != nil || what == "" {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
+	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
@@ -124,6 +125,7 @@ func (w *worker) key() string { return member.Key(w.self.Topology, w.self.Node, 
 func spoutWorker(floor, next int64) *worker {
 	return &worker{follow: true, self: member.Member{
 		Topology: "rooms", Node: "readings", Kind: "spout", Worker: "s1", Revision: 1,
+		Partitions: 1, Logs: []member.Log{{Name: spout.ReplayLog, Paused: true}, {Name: "command", Paused: true}},
 		Marks: []member.Mark{{Topic: "rooms", Partition: 0, Floor: floor, Next: next, End: next, Paused: true}},
 	}}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -72,7 +73,7 @@ func (c *change) divide(ctx context.Context, was *topology.Plan) error {
 	if len(c.report.Divided) == 0 {
 		return nil
 	}
-	floors, err := c.rest(ctx, was)
+	floors, err := c.floors(ctx, was)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (c *change) divide(ctx context.Context, was *topology.Plan) error {
 		}
 		a, err := c.askWorker(ctx, n.ID, c.old.Revision, q)
 		if err != nil {
-			return fmt.Errorf("divide the state of %s: %w", n.ID, err)
+			return fmt.Errorf("divide the state of %s: nothing was changed: %w", n.ID, err)
 		}
 		if i >= 0 {
 			c.report.Divided[i].Moved = a.Moved
@@ -96,23 +97,19 @@ func (c *change) divide(ctx context.Context, was *topology.Plan) error {
 	return nil
 }
 
-// rest returns the floors of all origins of a topology at rest. A spout that has just begun may not have told of its partitions yet.
-func (c *change) rest(ctx context.Context, was *topology.Plan) (map[tuple.Origin]int64, error) {
-	logs, err := logsOf(c.old)
-	if err != nil {
-		return nil, err
-	}
+// floors returns those of all origins of a topology at rest. A spout that has just begun may not have told of its partitions yet: it is waited for.
+func (c *change) floors(ctx context.Context, was *topology.Plan) (map[tuple.Origin]int64, error) {
 	var seen []member.Member
-	err = c.until(ctx, c.options.Timeout, func() (string, error) {
+	err := c.until(ctx, c.options.Timeout, func() (string, error) {
 		all, err := c.members(ctx, c.name)
 		if err != nil {
 			return "", err
 		}
 		seen = slices.Collect(maps.Values(all))
-		if known(all) == 0 {
+		if !spouting(all) || was.Topology.Spout.Reads() && known(all) == 0 {
 			return "no spout says how far everything is processed: start it", nil
 		}
-		return strings.Join(member.Unrest(seen, known(all), logs), ", "), nil
+		return strings.Join(member.Unrest(seen, known(all), logsOf(was)), ", "), nil
 	})
 	if err != nil {
 		return nil, err
@@ -131,7 +128,8 @@ func (c *change) rest(ctx context.Context, was *topology.Plan) (map[tuple.Origin
 	return out, nil
 }
 
-// askWorker sends a request to a live worker that runs a node in a revision, to the next one when it refuses or does not answer.
+// askWorker sends a request to a live worker that runs a node in a revision, to the next one when it refuses or dies. One that takes too long is the last
+// that is asked: another would have to begin anew.
 func (c *change) askWorker(ctx context.Context, node string, revision uint32, q DivideRequest) (a DivideAnswer, err error) {
 	request, err := json.Marshal(q)
 	if err != nil {
@@ -141,27 +139,64 @@ func (c *change) askWorker(ctx context.Context, node string, revision uint32, q 
 	if err != nil {
 		return a, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
+	defer cancel()
 	err = fmt.Errorf("no worker runs %s: start its service, which can read its state", node)
 	for _, m := range seen {
 		if m.Node != node || m.Leaving || m.Revision != revision {
 			continue
 		}
-		one, cancel := context.WithTimeout(ctx, c.options.Timeout)
 		var answer []byte
-		answer, err = c.conn.Request(one, DivideSubject(c.name, node, m.Worker), request)
-		cancel()
+		answer, err = c.askOne(ctx, m, request)
 		if err == nil {
 			a = DivideAnswer{}
 			err = json.Unmarshal(answer, &a)
 		}
 		if err == nil && a.Error != "" {
-			err = fmt.Errorf("worker %s: %s", m.Worker, a.Error)
+			err = errors.New(a.Error)
 		}
 		if err == nil {
 			return a, nil
 		}
+		err = fmt.Errorf("worker %s: %w", m.Worker, err)
+		if ctx.Err() != nil {
+			return a, fmt.Errorf("%w: it may need a longer --timeout than %s", err, c.options.Timeout)
+		}
 	}
 	return a, err
+}
+
+// askOne waits for the answer of one worker, as long as it lives.
+func (c *change) askOne(ctx context.Context, m member.Member, request []byte) (answer []byte, err error) {
+	ctx, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		answer, err = c.conn.Request(ctx, DivideSubject(c.name, m.Node, m.Worker), request)
+	}()
+	for misses := 0; ; {
+		look := time.NewTimer(time.Second)
+		select {
+		case <-done:
+			look.Stop()
+			if err != nil && context.Cause(ctx) != nil {
+				err = context.Cause(ctx)
+			}
+			return answer, err
+		case <-look.C:
+			if c.options.Tell != nil {
+				c.options.Tell(fmt.Sprintf("worker %s copies the state of %s", m.Worker, m.Node))
+			}
+			all, err := c.members(ctx, c.name)
+			if _, alive := all[member.Key(c.name, m.Node, m.Worker)]; err == nil && !alive {
+				misses++
+			}
+			if misses > 3 { // not one that was late with a renewal
+				gone(errors.New("it is gone"))
+			}
+		}
+	}
 }
 
 // tidy has workers drop the state that divided nodes kept in their former tasks, and forgets leases and frames of tasks that are no more. What it leaves

@@ -2,16 +2,12 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/member"
-	"github.com/boltmesh/boltmesh/pkg/spout"
-	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
 // Progress is how far a topology is.
@@ -166,84 +162,4 @@ func (c *Control) ask(ctx context.Context, name string, patience time.Duration) 
 			return "", err
 		}
 	}
-}
-
-// quiesce pauses a topology and waits until every root is complete, every floor is where emission stopped, and every input is empty. It returns the
-// revision of the topology's key. When that takes too long, or ctx ends, the pause is taken back.
-func (c *Control) quiesce(ctx context.Context, name string, a *Applied, last uint64, timeout time.Duration) (revision uint64, err error) {
-	logs, err := logsOf(a)
-	if err != nil {
-		return last, err
-	}
-	if !a.Paused {
-		paused := *a
-		paused.Paused = true
-		if last, err = c.store(ctx, name, &paused, last); err != nil {
-			return last, err
-		}
-	}
-	partitions := 0
-	err = c.until(ctx, timeout, func() (string, error) {
-		seen, err := c.members(ctx, name)
-		if err != nil {
-			return "", err
-		}
-		partitions = max(partitions, known(seen))
-		wanted := logs
-		if partitions == 0 && !(slices.Contains(logs, spout.CallLog) && spouting(seen)) { // no spout runs that could own one
-			wanted = nil
-		}
-		missing := member.Unrest(slices.Collect(maps.Values(seen)), partitions, wanted)
-		queued, err := c.queued(ctx, name)
-		if what := crowd(queued); what != "" {
-			missing = append(missing, what)
-		}
-		slices.Sort(missing)
-		return strings.Join(missing, ", "), err
-	})
-	if err == nil {
-		return last, nil
-	}
-	if !a.Paused {
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if _, e := c.Resume(back, name); e != nil {
-			return last, errors.Join(fmt.Errorf("%s could not be brought to rest: %w", name, err), fmt.Errorf("and it stays paused: %w", e))
-		}
-	}
-	return last, fmt.Errorf("%s could not be brought to rest, and goes on as it was: %w", name, err)
-}
-
-// logsOf names the logs that the spouts of a topology own.
-func logsOf(a *Applied) ([]string, error) {
-	plan, err := a.Plan()
-	if err != nil {
-		return nil, fmt.Errorf("revision %d: %w", a.Revision, err)
-	}
-	logs := []string{spout.ReplayLog}
-	if plan.Topology.Spout.Calls {
-		logs = append(logs, spout.CallLog)
-	}
-	if slices.ContainsFunc(plan.Nodes, func(n topology.Node) bool { return n.Ticks }) {
-		logs = append(logs, spout.TickLog)
-	}
-	return logs, nil
-}
-
-// spouting reports whether a spout runs; one that only takes calls knows of no partitions.
-func spouting(seen map[string]member.Member) bool {
-	for _, m := range seen {
-		if m.Kind == topology.KindSpout {
-			return true
-		}
-	}
-	return false
-}
-
-// known is how many partitions the spouts say that there are.
-func known(seen map[string]member.Member) (n int) {
-	for _, m := range seen {
-		n = max(n, m.Partitions)
-	}
-	return n
 }
