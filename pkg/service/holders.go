@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -13,8 +14,6 @@ import (
 
 // holdersWait bounds how long a spout waits for workers to say what they hold.
 const holdersWait = 200 * time.Millisecond
-
-func holdersSubject(topology string) string { return "bmctl." + topology + ".holders" }
 
 // works notes that a loop runs, so that it can be asked what it holds, until the returned function is called.
 func (h *host) works(task int32, l *bolt.Loop) func() {
@@ -24,7 +23,7 @@ func (h *host) works(task int32, l *bolt.Loop) func() {
 
 // answerHolders tells spouts which of this node's loops hold a root.
 func (h *host) answerHolders() (stop func(), err error) {
-	return h.Conn.Serve(holdersSubject(h.plan.Topology.Name), func(question []byte) []byte {
+	return h.Conn.Serve(control.HoldersSubject(h.plan.Topology.Name), func(question []byte) []byte {
 		var root tuple.Root
 		if json.Unmarshal(question, &root) != nil {
 			return nil
@@ -54,7 +53,7 @@ func holds(held *bolt.Held, root tuple.Root) bool {
 func (h *host) holders(ctx context.Context, root tuple.Root) (found []trace.Holder) {
 	name := h.plan.Topology.Name
 	question, _ := json.Marshal(root)
-	answers, err := h.Conn.Ask(ctx, holdersSubject(name), question, holdersWait)
+	answers, err := h.Conn.Ask(ctx, control.HoldersSubject(name), question, holdersWait)
 	if err != nil {
 		h.failed(h.at(), "ask who holds a root", err)
 	}
