@@ -18,7 +18,7 @@ import (
 )
 
 func TestToolHelp(t *testing.T) {
-	for _, verb := range []string{"tap"} {
+	for _, verb := range []string{"tap", "trace"} {
 		help, _, _ := strings.Cut(ok(t, verb, "--help"), "Global Flags:")
 		if !strings.Contains(help, "Examples:") {
 			t.Errorf("%s: without an example", verb)
@@ -93,7 +93,8 @@ type live struct {
 	mesh *devMesh
 }
 
-func goLive(t *testing.T) *live {
+// goLive starts it; spans go to the collector at otlp, if there is one.
+func goLive(t *testing.T, otlp string) *live {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "topology.yaml")
 	b, err := os.ReadFile("testdata/good.yaml")
@@ -107,7 +108,7 @@ func goLive(t *testing.T) *live {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mesh, err := startMesh(t.Context(), &devFlags{dataDir: t.TempDir(), once: true}, top, os.Stderr)
+	mesh, err := startMesh(t.Context(), &devFlags{dataDir: t.TempDir(), once: true, otlp: otlp}, top, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +162,7 @@ func (l *live) background(args ...string) (wait func() (stdout, stderr string)) 
 
 // TestTap taps edges of a mesh that works, which loses nothing by it.
 func TestTap(t *testing.T) {
-	l := goLive(t)
+	l := goLive(t, "")
 	one := l.background("tap", "rooms/clean", "--device", "room-3", "--to", "totals", "--count", "5", "-o", "json")
 	in := l.background("tap", "rooms/output", "--in", "--where", "temperature == 21 and device == 'room-4'", "--count", "3")
 	ended := l.background("tap", "rooms/hot", "--for", "2s")
