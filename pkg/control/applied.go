@@ -17,6 +17,7 @@ type Applied struct {
 	Change    string            `json:"change,omitempty"`
 	AppliedAt int64             `json:"applied_at"` // ms
 	Topology  topology.Document `json:"topology"`
+	Nodes     []Node            `json:"nodes,omitempty"` // the plan of Topology, for services in other languages; those in Go plan by themselves
 }
 
 // held reports whether somebody has paused the topology, to whom it is left to resume it.

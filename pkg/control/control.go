@@ -123,6 +123,11 @@ func (c *Control) setPaused(ctx context.Context, name string, paused bool) (chan
 }
 
 func (c *Control) store(ctx context.Context, name string, a *Applied, last uint64) (uint64, error) {
+	plan, err := a.Plan()
+	if err != nil {
+		return 0, err
+	}
+	a.Nodes = outline(plan)
 	value, err := json.Marshal(a)
 	if err != nil {
 		return 0, err
