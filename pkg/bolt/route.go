@@ -217,8 +217,8 @@ func (p *Packer) seal(o *open) {
 	o.ids = o.ids[:0]
 }
 
-// reset empties frames that were not taken.
-func (p *Packer) reset() {
+// Reset gives up what was not taken.
+func (p *Packer) Reset() {
 	for _, o := range p.order {
 		o.frame.Reset()
 		o.ids, o.used = o.ids[:0], false
@@ -235,6 +235,6 @@ func (p *Packer) Take() []Outgoing {
 	}
 	out := p.done
 	p.done = nil
-	p.reset()
+	p.Reset()
 	return out
 }

@@ -1,6 +1,7 @@
 package spout
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/csv"
 	"encoding/json"
@@ -100,7 +101,7 @@ func object(b []byte) ([]byte, error) {
 	if !gjson.ValidBytes(b) {
 		return nil, fmt.Errorf("not JSON: %s", quote(b))
 	}
-	if !gjson.ParseBytes(b).IsObject() {
+	if bytes.TrimLeft(b, " \t\r\n")[0] != '{' { // valid JSON is not empty
 		return nil, fmt.Errorf("a JSON object is wanted, not %s", quote(b))
 	}
 	return b, nil

@@ -41,6 +41,7 @@ type Loop struct {
 	ledger    *ack.Ledger
 	roots     map[int64]root // open ones, by first offset: what a replay needs
 	bytes     int            // of their payloads
+	pack      *bolt.Packer   // of the last emission
 	committed int64
 }
 
@@ -75,7 +76,7 @@ func (l *Loop) EmitFrom(ctx context.Context, source string, first, next int64, e
 
 func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) error {
 	r := l.roots[first]
-	pack := bolt.Packer{Revision: l.Revision, Source: r.source, Edges: r.edges}
+	pack := l.packer(&r)
 	at := tuple.Root{Origin: l.Origin, First: first, Attempt: a, Floor: l.ledger.Floor()}
 	var xor uint64
 	for i := range r.tuples {
@@ -96,6 +97,17 @@ func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) err
 		return fmt.Errorf("publish root %d of origin %x: %w", first, uint64(l.Origin), err)
 	}
 	return nil
+}
+
+// packer returns an empty packer for a root: the last one's, whose memory is used again, if it goes the same ways.
+func (l *Loop) packer(r *root) *bolt.Packer {
+	p := l.pack
+	if p == nil || p.Source != r.source || len(p.Edges) != len(r.edges) || len(r.edges) > 0 && &p.Edges[0] != &r.edges[0] {
+		p = &bolt.Packer{Revision: l.Revision, Source: r.source, Edges: r.edges}
+		l.pack = p
+	}
+	p.Reset()
+	return p
 }
 
 // Apply takes deltas in.
