@@ -152,3 +152,13 @@ func (r *reader) flapping(b *parsed) {
 	f.Calm = o.duration("calm", f.Within, time.Millisecond)
 	b.Flapping = f
 }
+
+// Alarms returns the alarm nodes: those that take commands.
+func (p *Plan) Alarms() (out []*Node) {
+	for i := range p.Nodes {
+		if p.Nodes[i].Kind == KindAlarm {
+			out = append(out, &p.Nodes[i])
+		}
+	}
+	return out
+}
