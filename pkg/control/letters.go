@@ -144,7 +144,7 @@ func (c *Control) origins(ctx context.Context, name string) (map[tuple.Origin]in
 			out[tuple.OriginOf(name, s.ID, t, s.Kafka.Incarnation, strconv.Itoa(p))] = input{t, true, p}
 		}
 	}
-	for _, log := range []string{tickLog, replayLog, spout.CallLog} {
+	for _, log := range []string{tickLog, replayLog, spout.CallLog, spout.CommandLog} {
 		out[tuple.OriginOf(name, log)] = input{name: log}
 	}
 	return out, nil

@@ -187,6 +187,9 @@ func logsOf(plan *topology.Plan) []string {
 	if plan.Topology.Spout.Calls {
 		logs = append(logs, spout.CallLog)
 	}
+	if len(plan.Alarms()) > 0 {
+		logs = append(logs, spout.CommandLog)
+	}
 	if slices.ContainsFunc(plan.Nodes, func(n topology.Node) bool { return n.Ticks }) {
 		logs = append(logs, spout.TickLog)
 	}

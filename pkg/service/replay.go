@@ -213,6 +213,9 @@ func wayBack(plan *topology.Plan, l *tuple.Letter) (bolt.Edge, error) {
 		}
 		return bolt.Edge{To: l.Node, Stream: tuple.TickStream, Tasks: int32(to.Tasks), Direct: true, Task: int32(task)}, nil
 	}
+	if l.Stream == tuple.CommandStream {
+		return commandEdge(plan, l.Node, l.Group)
+	}
 	if from != nil {
 		for _, e := range edges(plan, from) {
 			if e.To != l.Node || e.Stream != l.Stream {

@@ -121,6 +121,7 @@ spout: {id: in, kafka: {topics: [a]}}
 bolts:
   - {id: clean, kind: convert, from: in, save: readings}
   - {id: hourly, kind: stat, from: clean, window: {tumbling: 1h, time: event}, aggregates: {n: count}, tasks: 4, save: hourly}
+  - {id: hot, kind: alarm, from: clean, when: x > 80, tasks: 4, save: alarms}
 `), topology.Options{})
 	if err := problems.Err(); err != nil {
 		t.Fatal(err)
@@ -139,6 +140,8 @@ bolts:
 		"a tick":                {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Group: "m1", Task: 3}, "", 3},
 		"a tick of more tasks":  {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Group: "m1", Task: 4}, "", 3},
 		"a tick of no group":    {tuple.Letter{Node: "hourly", Stream: tuple.TickStream, Task: 3}, "no ticks any more", 0},
+		"a command":             {tuple.Letter{Node: "hot", Source: "in", Stream: tuple.CommandStream, Group: "m1"}, "", 3},
+		"a command to a stat":   {tuple.Letter{Node: "hourly", Source: "in", Stream: tuple.CommandStream, Group: "m1"}, "has no alarm hourly", 0},
 		"to a node that left":   {tuple.Letter{Node: "daily", Source: "clean", Stream: "default"}, "no node daily any more", 0},
 		"from a node that left": {tuple.Letter{Node: "hourly", Source: "washed", Stream: "default"}, "does not receive", 0},
 		"on another stream":     {tuple.Letter{Node: "hourly", Source: "clean", Stream: "late"}, "does not receive", 0},

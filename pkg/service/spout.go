@@ -67,6 +67,7 @@ func (h *host) spout(ctx context.Context) {
 	owning.Go(func() { h.tickOwner(ctx) })
 	owning.Go(func() { h.replayOwner(ctx) })
 	owning.Go(func() { h.callOwner(ctx) })
+	owning.Go(func() { h.commandOwner(ctx) })
 	defer owning.Wait()
 	spec := h.plan.Topology.Spout
 	if !spec.Reads() {
