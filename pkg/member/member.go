@@ -28,6 +28,8 @@ type Member struct {
 	Failed     int64  `json:"failed"`
 	Frames     int64  `json:"frames,omitempty"`  // of In
 	Busy       int64  `json:"busy_us,omitempty"` // microseconds that its loops have spent executing, committing and publishing
+	Roots      int64  `json:"roots,omitempty"`   // of a spout: roots that were fully processed since the worker started
+	Took       int64  `json:"took_us,omitempty"` // microseconds that these took together, each from its first emission
 	At         int64  `json:"at,omitempty"`      // ms: when this was written
 	Procs      int    `json:"procs,omitempty"`   // processors that the worker may use
 }

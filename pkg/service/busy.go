@@ -16,3 +16,14 @@ func worked(m *member.Member, s *trace.Stepped) {
 		m.Owned[i].Busy += busy
 	}
 }
+
+// completed passes on what the loop of a partition reports, and notes how long its roots took.
+func (h *host) completed(e trace.Event) {
+	if c, ok := e.(trace.Completed); ok {
+		h.lease.update(func(m *member.Member) {
+			m.Roots++
+			m.Took += c.Latency.Microseconds()
+		})
+	}
+	h.Sink.Emit(e)
+}
