@@ -174,6 +174,9 @@ func (s *Stage) edges(n *topology.Node, spoken bool) []bolt.Edge {
 		if late := n.Bolt.Late(); late != "" {
 			streams = append(streams, late)
 		}
+		if n.Bolt.Window.Corrections > 0 {
+			streams = append(streams, topology.CorrectionStream)
+		}
 		for name := range n.Bolt.Streams {
 			streams = append(streams, name)
 		}

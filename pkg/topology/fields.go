@@ -76,6 +76,9 @@ func (b *parsed) output(stream string, in FieldSet) (FieldSet, bool) {
 		}
 		return out, true
 	}
+	if stream == CorrectionStream && b.corrects() {
+		return b.statistics(), true
+	}
 	if stream != "default" {
 		return in, b.hasLate() && stream == b.lateStream()
 	}
@@ -108,6 +111,9 @@ func (b *parsed) statistics() FieldSet {
 	}
 	out := anyOf(statFields)
 	out.Types["device"], out.Types["group"] = TypeString, TypeString
+	if b.corrects() {
+		out.Types["version"] = TypeNumber
+	}
 	for _, a := range b.Aggregates {
 		if r, ok := ruleOf(a.Func); ok {
 			out.Types[a.Name] = r.yields
@@ -125,6 +131,9 @@ func (b *Bolt) hasLate() bool {
 	return false
 }
 
+// corrects reports whether a stat emits corrected figures.
+func (b *Bolt) corrects() bool { return b.Window.Corrections > 0 }
+
 func (b *Bolt) lateStream() string {
 	if b.Window.Late == "" {
 		return "late"
@@ -137,6 +146,9 @@ func (b *Bolt) streamNames() []string {
 	out := []string{"default"}
 	if b.hasLate() {
 		out = append(out, b.lateStream())
+	}
+	if b.corrects() {
+		out = append(out, CorrectionStream)
 	}
 	for _, s := range slices.Sorted(maps.Keys(b.Streams)) {
 		if !oneOf(s, out) {

@@ -103,6 +103,7 @@ var shapes = map[string][]key{
 		{"count", "int", "Windows of so many readings.", false},
 		{"time", "event|processing", "Which time decides: event (default) is the reading's, processing is the clock's.", false},
 		{"late", "stream", "Name of the stream that readings later than their window go to. Default late.", false},
+		{"corrections", "duration", "How long after its end a tumbling window takes late readings; then its figures are emitted again on the stream corrections, and replace the stored document. Default: not at all.", false},
 	},
 	"save": {
 		{"collection", "collection", "Collection that the emitted tuples are stored in.", true},

@@ -213,7 +213,12 @@ type Window struct {
 	CountSlide int
 	Time       string // event (default) | processing
 	Late       string // stream that late readings go to; "" means "late"
+
+	Corrections time.Duration // how long after its end a window is kept, and output again when a late reading comes; 0: it is not
 }
+
+// CorrectionStream is where a statistic with corrections emits the figures of a window that it has output before.
+const CorrectionStream = "corrections"
 
 // Save sends what a node emits to the output node.
 type Save struct {
@@ -282,6 +287,7 @@ type Edge struct {
 	Local    bool     // both ends are without state and of one service: a worker that runs both runs them in one loop
 	Gated    bool     // both ends are stateful: tuples carry n
 	Save     *Save    // set on edges to the output node
+	Revised  bool     // with Save: what comes replaces what was stored of the same window in a lower version
 }
 
 // Plan is a topology ready to run.

@@ -189,6 +189,7 @@ func (r *reader) window(b *parsed) {
 		r.fail(o.place("late"), "write a lower-case letter, then letters, digits, - and _", "%q cannot be the name of a stream", clip(w.Late))
 	}
 	r.extent(o, &w)
+	r.corrections(o, b, &w)
 	if w.Time == "processing" && w.Kind != WindowTumbling {
 		r.fail(o.place("time"), "remove time: processing, or write tumbling", "a %s window goes by event time", w.Kind)
 	}
@@ -198,11 +199,36 @@ func (r *reader) window(b *parsed) {
 	b.Window = w
 }
 
+// corrections reads how long windows are kept, and refuses it where a window cannot be corrected.
+func (r *reader) corrections(o object, b *parsed, w *Window) {
+	if !o.has("corrections") {
+		return
+	}
+	w.Corrections = o.duration("corrections", 0, time.Millisecond)
+	at := o.keys["corrections"]
+	switch {
+	case w.Kind != WindowTumbling || w.Time == "processing":
+		r.fail(at, "remove it, or write tumbling by event time", "only tumbling windows by event time can be corrected")
+	case len(b.Aggregates) == 0 && b.o.has("script"):
+		r.fail(at, "use aggregates", "a script's windows cannot be corrected: its output may change the state")
+	case w.Late == CorrectionStream:
+		r.fail(o.place("late"), "choose another name", "the stream %s is where corrected figures go", CorrectionStream)
+	case w.Size > 0 && w.Corrections/w.Size > maxKept:
+		r.fail(o.place("corrections"), fmt.Sprintf("write at most %v", maxKept*w.Size), "more than %d windows of each group would be kept", maxKept)
+	}
+	for _, a := range b.Aggregates {
+		if a.Name == "version" {
+			r.fail(a.At, "choose another name", "a statistic with corrections cannot be called version: its documents have a field of that name")
+		}
+	}
+}
+
 // Limits of a stat bolt.
 const (
 	maxAggregates = 64
 	maxCount      = 10_000 // readings that a count window keeps
 	maxTop        = 100    // values that a topk tells
+	maxKept       = 1000   // windows of a group that are kept for corrections
 )
 
 // extent reads a window's size and slide.

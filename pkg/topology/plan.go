@@ -231,8 +231,11 @@ func (p *planner) connect(b *Bolt) {
 	if b.Kind == KindConvert || b.Kind == KindCustom { // what they emit is theirs on every stream; a stat's late readings are no statistics
 		streams = b.streamNames()
 	}
+	if b.corrects() {
+		streams = append(streams, CorrectionStream)
+	}
 	for _, s := range streams {
-		p.add(Edge{From: b.ID, To: OutputNode, Stream: s, Grouping: Shuffle, Save: b.Save})
+		p.add(Edge{From: b.ID, To: OutputNode, Stream: s, Grouping: Shuffle, Save: b.Save, Revised: b.corrects()})
 	}
 }
 

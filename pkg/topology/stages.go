@@ -91,6 +91,9 @@ func (c *checker) twofold(b *parsed) {
 		return
 	}
 	at := b.o.place("id")
+	if b.Window.Corrections > 0 {
+		c.fail(at, "group by device or by a field of the reading, or remove corrections", "the windows of a statistic grouped by %s cannot be corrected: its first stage forgets what it has told", strings.Join(b.Group, ", "))
+	}
 	switch part := b.part(); {
 	case c.bolts[part] != nil || c.t.Spout.ID == part:
 		c.fail(at, "rename one", "%q is what the first stage of %q is called, which groups by %s", part, b.ID, strings.Join(b.Group, ", "))
