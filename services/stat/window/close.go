@@ -68,6 +68,9 @@ func (b *Bolt) Tick(ctx context.Context, tick bolt.Tick, group string, c *bolt.C
 		return nil
 	}
 	until, _ := b.Due(tick)
+	if b.corrects() {
+		return b.closeKept(ctx, until, group, c)
+	}
 	n := 0
 	for ; n < len(r.open) && r.open[n].End <= until; n++ {
 		if err := b.output(c, &r.open[n], r.open[n].End); err != nil {

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -41,6 +42,8 @@ func New(spec topology.Bolt, group func(*tuple.Tuple) (string, bool), params map
 		return nil, fmt.Errorf("stat %s: %w", spec.ID, err)
 	}
 	b.layout.window = byte(b.mode)
+	b.keptLayout = b.layout
+	b.keptLayout.kept = true
 	b.decoder = b.layout.decode
 	return b, nil
 }
@@ -61,6 +64,9 @@ func (b *Bolt) declareWindow() error {
 		b.mode, b.slide = sliding, b.size
 		if processing {
 			b.mode = aligned
+		}
+		if b.keep = w.Corrections.Milliseconds(); b.keep > 0 && (processing || b.spec.Stage != 0 || len(b.spec.Aggregates) == 0) {
+			return errors.New("only aggregates in tumbling windows by event time, in one stage, can be corrected")
 		}
 		return positive("the window's size", w.Size)
 	}

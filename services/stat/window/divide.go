@@ -10,7 +10,7 @@ var _ bolt.Divisible = (*Bolt)(nil)
 
 // GroupOf implements bolt.Divisible.
 func (b *Bolt) GroupOf(key string) (group string, ok bool) {
-	for _, prefix := range [...]string{stateKey, timeKey} {
+	for _, prefix := range [...]string{stateKey, timeKey, keptKey} {
 		if group, ok := strings.CutPrefix(key, prefix+b.id+"-"); ok {
 			return group, true
 		}

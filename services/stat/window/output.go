@@ -8,6 +8,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
 // span is the "window" of an output; scripts see group and device in it too.
@@ -74,11 +75,18 @@ func (b *Bolt) emit(c *bolt.Collector, p *pane, at int64) {
 			b.out.Set(o.name, v)
 		}
 	}
+	stream := ""
+	if b.corrects() {
+		b.out.Set("version", p.version)
+		if p.version > 1 {
+			stream = topology.CorrectionStream
+		}
+	}
 	payload, err := b.out.Bytes()
 	if err != nil {
 		panic(err) // every value is a finite number: countable saw to that
 	}
-	c.Emit(bolt.Emission{Key: c.Group(), Time: at, Payload: payload})
+	c.Emit(bolt.Emission{Stream: stream, Key: c.Group(), Time: at, Payload: payload})
 }
 
 // result is what an output says of a cell; param is a quantile's and a topk's. ok is false while there is nothing to say.

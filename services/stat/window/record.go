@@ -17,6 +17,7 @@ type layout struct {
 	funcs  []Function // of the cells
 	names  []uint64   // hashes of function and argument
 	texts  bool       // there is a topk, whose values are texts
+	kept   bool       // of closed windows, which have versions
 }
 
 // record is what the state keeps for one group.
@@ -36,6 +37,9 @@ type pane struct {
 	cells  []Cell
 	script []byte // a script's state, a JSON object; nil before its first reading
 	shared bool   // cells belong to a committed record too
+
+	version int64 // how often a kept window was output
+	dirty   bool  // a kept window has changed since
 }
 
 // row is one reading of a count window.
@@ -134,15 +138,20 @@ func (r *record) fold(n int) pane {
 	return p
 }
 
-// Versions of the encoding. The first had no sketches, and so no columns of texts in rows.
+// Versions of the encoding. The first had no sketches, and so no columns of texts in rows; closed windows that are kept have a version each.
 const (
+	versionKept  = 3
 	version      = 2
 	versionPlain = 1
 )
 
 // Append implements state.Value.
 func (r *record) Append(b []byte) ([]byte, error) {
-	b = append(b, version, r.layout.window)
+	v := byte(version)
+	if r.layout.kept {
+		v = versionKept
+	}
+	b = append(b, v, r.layout.window)
 	b = binary.AppendVarint(b, r.closed)
 	b = binary.AppendUvarint(b, uint64(len(r.layout.names)))
 	for _, n := range r.layout.names {
@@ -161,6 +170,9 @@ func (r *record) Append(b []byte) ([]byte, error) {
 		}
 		b = binary.AppendUvarint(b, uint64(len(p.script)))
 		b = append(b, p.script...)
+		if r.layout.kept {
+			b = binary.AppendUvarint(b, uint64(p.version)<<1|bit(p.dirty))
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(r.since))
 	b = binary.AppendUvarint(b, uint64(len(r.rows)))
@@ -181,6 +193,13 @@ func (r *record) Append(b []byte) ([]byte, error) {
 	return b, nil
 }
 
+func bit(set bool) uint64 {
+	if set {
+		return 1
+	}
+	return 0
+}
+
 // textual has a bit for each cell whose values in rows are texts.
 func (l *layout) textual() (mask uint64) {
 	for i, f := range l.funcs {
@@ -199,7 +218,11 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 	}
 	d := decoder{b: b}
 	v := d.byte()
-	if d.err == nil && v != version && v != versionPlain {
+	switch {
+	case d.err != nil:
+	case l.kept && v != versionKept:
+		d.err = fmt.Errorf("its version is %d, not %d", v, versionKept)
+	case !l.kept && v != version && v != versionPlain:
 		d.err = fmt.Errorf("its version is %d, not %d", v, version)
 	}
 	if d.byte() != l.window && d.err == nil {
@@ -218,7 +241,7 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 		places[i] = slices.Index(l.names, n)
 	}
 	texts := uint64(0)
-	if v == version {
+	if v >= version {
 		texts = d.uvarint()
 	}
 	for i, at := range places {
@@ -229,6 +252,10 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 	r.open = make([]pane, d.length(5))
 	for i := range r.open {
 		d.pane(&r.open[i], places, l.funcs)
+		if l.kept {
+			x := d.uvarint()
+			r.open[i].version, r.open[i].dirty = int64(x>>1), x&1 != 0
+		}
 	}
 	r.since = int(d.uvarint())
 	r.rows = make([]row, d.length(2))

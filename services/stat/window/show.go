@@ -33,12 +33,34 @@ func (b *Bolt) Show(group string, read func(key string) []byte) ([]byte, error) 
 			}
 			windows = append(windows, w)
 		}
+		if b.corrects() {
+			if windows, err = b.showKept(group, read, windows); err != nil {
+				return nil, err
+			}
+		}
 		return json.Marshal(map[string]any{"windows": windows})
 	}
 	if len(r.open) == 0 {
 		return nil, nil
 	}
 	return b.show(&r.open[0], false)
+}
+
+// showKept puts the closed windows that are kept before the open ones.
+func (b *Bolt) showKept(group string, read func(key string) []byte, open []json.RawMessage) ([]json.RawMessage, error) {
+	k, err := recordOf(b.keptLayout.decode(read(b.keptKey(group))))
+	if err != nil {
+		return nil, err
+	}
+	out := []json.RawMessage{}
+	for i := range k.open {
+		w, err := b.show(&k.open[i], true)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, w)
+	}
+	return append(out, open...), nil
 }
 
 func (b *Bolt) show(p *pane, bounds bool) ([]byte, error) {
@@ -49,6 +71,9 @@ func (b *Bolt) show(p *pane, bounds bool) ([]byte, error) {
 		d.Set("end", p.End)
 	}
 	d.Set("readings", p.n)
+	if p.version > 0 {
+		d.Set("version", p.version)
+	}
 	for _, o := range b.outs {
 		if v, ok := p.cells[o.cell].result(b.layout.funcs[o.cell].Kind, o.param); ok {
 			d.Set(o.name, v)

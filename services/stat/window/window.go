@@ -60,6 +60,7 @@ type Bolt struct {
 	size     int64 // ms
 	slide    int64
 	gap      int64
+	keep     int64 // how long a closed window takes late readings, ms of event time; 0: not at all
 	late     string
 
 	where   *script.Expr
@@ -69,6 +70,8 @@ type Bolt struct {
 	script  *script.Runtime
 	layout  layout
 	decoder state.Decode
+
+	keptLayout layout // of closed windows that are kept
 
 	watermark int64 // of the last tick
 	doc       script.Doc
@@ -131,6 +134,9 @@ func (b *Bolt) Keys(group string, add func(string)) {
 	if b.mode == interval {
 		add(timeKey + b.id + "-" + group)
 	}
+	if b.corrects() {
+		add(b.keptKey(group))
+	}
 }
 
 func (b *Bolt) key(group string) string { return stateKey + b.id + "-" + group }
@@ -147,6 +153,11 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) e
 	}
 	windows := b.windows(r, t.Time)
 	if len(windows) == 0 {
+		if b.corrects() {
+			if done, err := b.correct(ctx, t, c); done || err != nil {
+				return err
+			}
+		}
 		b.emitLate(t, c)
 		return nil
 	}
@@ -162,6 +173,13 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) e
 		return nil
 	}
 	b.add(r, windows, states)
+	if b.corrects() {
+		k, err := b.kept(ctx, c, c.Group())
+		if err == nil {
+			b.wakeKept(r, k, c)
+		}
+		return err
+	}
 	b.wake(r, c)
 	return nil
 }
