@@ -32,7 +32,7 @@ func timeOf(ms int64) (string, error) {
 var reserved = [...]string{"_id", "node", "device", "time"}
 
 // body makes the document of a tuple: the reserved fields, ts, and the payload's fields in their order.
-func (b *Bolt) body(t *tuple.Tuple, node string) ([]byte, error) {
+func (b *Bolt) body(t *tuple.Tuple, id, node string) ([]byte, error) {
 	if err := b.doc.Err(); err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (b *Bolt) body(t *tuple.Tuple, node string) ([]byte, error) {
 	}
 	out := make([]byte, 0, len(t.Payload)+160)
 	out = append(out, `{"_id":"`...)
-	out = append(out, t.ID.String()...)
+	out = append(out, id...)
 	out = append(out, `","node":`...)
 	out = appendString(out, node)
 	out = append(out, `,"device":`...)

@@ -33,6 +33,7 @@ type Options struct {
 type Bolt struct {
 	Options
 	collections map[source]string
+	revised     map[source]bool // whose documents replace lower versions
 
 	doc   script.Doc
 	batch *bolt.Collector // whose tuples docs are; a batch that was given up leaves documents behind, which the next one drops
@@ -52,7 +53,7 @@ func New(o Options) (*Bolt, error) {
 	if o.Store == nil {
 		return nil, errors.New("the output node needs a document store")
 	}
-	b := &Bolt{Options: o, collections: map[source]string{}}
+	b := &Bolt{Options: o, collections: map[source]string{}, revised: map[source]bool{}}
 	for _, e := range o.Edges {
 		if e.Save == nil || e.Save.Collection == "" {
 			return nil, fmt.Errorf("the edge from %s to the output node names no collection", e.From)
@@ -61,7 +62,7 @@ func New(o Options) (*Bolt, error) {
 		if old, twice := b.collections[s]; twice && old != e.Save.Collection {
 			return nil, fmt.Errorf("%s saves its stream %s into both %s and %s", e.From, s.stream, old, e.Save.Collection)
 		}
-		b.collections[s] = e.Save.Collection
+		b.collections[s], b.revised[s] = e.Save.Collection, e.Revised
 	}
 	return b, nil
 }
@@ -74,7 +75,7 @@ func streamOf(e topology.Edge) string {
 }
 
 // Execute implements bolt.Bolt: it adds the tuple's documents to the batch. A payload that is not a JSON object is rejected.
-func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) (err error) {
 	if b.batch != c {
 		b.batch = c
 		b.reset()
@@ -84,7 +85,13 @@ func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) err
 		return bolt.Reject(fmt.Errorf("node %s saves nothing of its stream %s", c.Source(), t.Stream))
 	}
 	b.doc.Reset(t.Payload)
-	body, err := b.body(t, c.Source())
+	id, version := t.ID.String(), int64(0)
+	if b.revised[source{c.Source(), t.Stream}] {
+		if id, version, err = b.revision(c.Source()); err != nil {
+			return bolt.Reject(err)
+		}
+	}
+	body, err := b.body(t, id, c.Source())
 	if err != nil {
 		return bolt.Reject(err)
 	}
@@ -92,7 +99,7 @@ func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) err
 	if err != nil {
 		return bolt.Reject(err)
 	}
-	b.add(document.Document{Collection: collection, ID: t.ID.String(), Body: body})
+	b.add(document.Document{Collection: collection, ID: id, Version: version, Body: body})
 	if whole {
 		episode.Collection = collection + Episodes
 		b.add(episode)

@@ -235,7 +235,7 @@ func BenchmarkBody(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		w.doc.Reset(t.Payload)
-		if _, err := w.body(&t, "clean"); err != nil {
+		if _, err := w.body(&t, t.ID.String(), "clean"); err != nil {
 			b.Fatal(err)
 		}
 	}
