@@ -50,6 +50,9 @@ func (r *run) tell(now time.Time, publish time.Duration) {
 		r.Sink(*h)
 	}
 	r.Sink(r.sum)
+	if r.Own != nil {
+		r.Own.View.Tell(r.where, r.Sink)
+	}
 }
 
 // stream returns the hash of a stream's name, remembered.

@@ -14,12 +14,12 @@ type caches struct {
 
 func newCaches(registry *prometheus.Registry) *caches {
 	counter := func(name, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "boltmesh_cache_" + name + "_total", Help: help}, []string{"cache"})
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"cache"})
 	}
 	c := &caches{
-		hits:   counter("hits", "Values found in a cache."),
-		misses: counter("misses", "Values that a cache did not hold."),
-		loads:  counter("loads", "Round trips to what is behind a cache."),
+		hits:   counter("boltmesh_cache_hits_total", "Values found in a cache."),
+		misses: counter("boltmesh_cache_misses_total", "Values that a cache did not hold."),
+		loads:  counter("boltmesh_cache_loads_total", "Round trips to what is behind a cache."),
 		entries: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "boltmesh_cache_entries", Help: "Values that a cache holds, approximately.",
 		}, []string{"cache"}),
@@ -32,5 +32,7 @@ func (c *caches) count(e *trace.Cached) {
 	c.hits.WithLabelValues(e.Cache).Add(float64(e.Hits))
 	c.misses.WithLabelValues(e.Cache).Add(float64(e.Misses))
 	c.loads.WithLabelValues(e.Cache).Add(float64(e.Loads))
-	c.entries.WithLabelValues(e.Cache).Set(float64(e.Entries))
+	if e.Entries >= 0 {
+		c.entries.WithLabelValues(e.Cache).Set(float64(e.Entries))
+	}
 }

@@ -67,6 +67,7 @@ type cell struct {
 	labels                   []string // values of taskLabels
 	n                        [counters]atomic.Int64
 	execute, commit, publish prometheus.Observer // of a bolt
+	flush                    prometheus.Observer // of a stateful one
 	latency                  prometheus.Observer // of a spout
 }
 
@@ -75,11 +76,11 @@ type metrics struct {
 	cells   atomic.Pointer[map[place]*cell]
 	growing sync.Mutex
 
-	execute, commit, publish, latency *prometheus.HistogramVec
-	overdue                           *prometheus.CounterVec
-	lost                              *prometheus.CounterVec
-	lostSpans, lostLogs, unexported   prometheus.Counter
-	caches                            *caches
+	execute, commit, flush, publish, latency *prometheus.HistogramVec
+	overdue                                  *prometheus.CounterVec
+	lost                                     *prometheus.CounterVec
+	lostSpans, lostLogs, unexported          prometheus.Counter
+	caches                                   *caches
 
 	mu       sync.Mutex
 	progress map[source]progress
@@ -115,6 +116,7 @@ func newMetrics(registry *prometheus.Registry, o Options) *metrics {
 	}
 	m := &metrics{
 		execute: histogram("boltmesh_execute_seconds", "Time one Step spent executing its batch.", 1e-4, 13),
+		flush:   histogram("boltmesh_flush_lag_seconds", "Time from when a Step of a stateful bolt began to execute its batch until what that changed was stored.", 1e-4, 13),
 		commit:  histogram("boltmesh_commit_seconds", "Time one Step of a stateful bolt spent committing its batch.", 1e-4, 13),
 		publish: histogram("boltmesh_publish_seconds", "Time one Step spent publishing until everything was stored.", 1e-4, 13),
 		latency: histogram("boltmesh_complete_latency_seconds", "Time from a root's first emission until its tree was fully processed.", 1e-3, 14),
@@ -145,7 +147,7 @@ func newMetrics(registry *prometheus.Registry, o Options) *metrics {
 		ConstLabels: prometheus.Labels{"service": o.Service, "version": o.Version, "worker": o.Worker},
 	})
 	build.Set(1)
-	registry.MustRegister(m, m.execute, m.commit, m.publish, m.latency, m.overdue, m.lost, m.unexported, build,
+	registry.MustRegister(m, m.execute, m.commit, m.flush, m.publish, m.latency, m.overdue, m.lost, m.unexported, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -167,6 +169,7 @@ func (m *metrics) at(w *trace.Where) *cell {
 		c.latency = m.latency.WithLabelValues(c.labels...)
 	} else {
 		c.execute, c.commit, c.publish = m.execute.WithLabelValues(c.labels...), m.commit.WithLabelValues(c.labels...), m.publish.WithLabelValues(c.labels...)
+		c.flush = m.flush.WithLabelValues(c.labels...)
 	}
 	grown := maps.Clone(old)
 	grown[p] = c
@@ -224,6 +227,7 @@ func (m *metrics) stepped(e *trace.Stepped) {
 	observe(c.execute, e.Execute)
 	if e.Commit > 0 {
 		observe(c.commit, e.Commit)
+		observe(c.flush, e.Execute+e.Commit)
 	}
 	observe(c.publish, e.Publish)
 }

@@ -112,11 +112,13 @@ func TestMetrics(t *testing.T) {
 	sink(trace.Progress{Where: spout, Origin: 0xabc, Floor: 100, Next: 130, Lag: 70, Open: 3, Watermark: 1_500_000_000_500})
 	sink(trace.Progress{Where: spout, Origin: 0xdef, Floor: 1, Next: 4, Lag: -1, Watermark: math.MinInt64})
 	sink(trace.Failed{Where: spout, Err: errors.New("x")})
+	sink(trace.Cached{Where: at("hourly", "stat", 3), Cache: "midStatCache", Hits: 9, Misses: 2, Loads: 1, Entries: -1})
+	sink(trace.Cached{Where: at("hourly", "stat", 3), Cache: "stateCache", Entries: 11})
 
 	depth := 5.0
 	o.Gauge("boltmesh_queue_depth", "Messages waiting.", map[string]string{"node": "hourly", "task": "3"}, func() float64 { return depth })
 	remove := o.Gauge("boltmesh_queue_depth", "Another help.", map[string]string{"node": "hourly", "task": "4"}, func() float64 { return 8 })
-	o.Counter("boltmesh_cache_hits_total", "Hits.", nil, func() float64 { return 12 })
+	o.Counter("boltmesh_queue_hits_total", "Hits.", nil, func() float64 { return 12 })
 	o.Gauge("boltmesh_unknown", "Not known.", nil, math.NaN)
 
 	code, page := get(t, "http://"+o.Addr()+"/metrics")
@@ -140,7 +142,9 @@ func TestMetrics(t *testing.T) {
 		`boltmesh_spout_pending{node="readings",origin="0000000000000def",task="0",topology="machine-health"} 3`,
 		`boltmesh_spout_open_roots{node="readings",origin="0000000000000abc",task="0",topology="machine-health"} 3`,
 		`boltmesh_watermark_seconds{node="readings",origin="0000000000000abc",task="0",topology="machine-health"} 1.5000000005e+09`,
-		`boltmesh_queue_depth{node="hourly",task="3"} 5`, `boltmesh_queue_depth{node="hourly",task="4"} 8`, `boltmesh_cache_hits_total 12`,
+		`boltmesh_queue_depth{node="hourly",task="3"} 5`, `boltmesh_queue_depth{node="hourly",task="4"} 8`, `boltmesh_queue_hits_total 12`,
+		`boltmesh_cache_hits_total{cache="midStatCache"} 9`, `boltmesh_cache_misses_total{cache="midStatCache"} 2`, `boltmesh_cache_loads_total{cache="midStatCache"} 1`,
+		`boltmesh_cache_entries{cache="stateCache"} 11`, `boltmesh_flush_lag_seconds_count` + stat + ` 1`, `boltmesh_flush_lag_seconds_sum` + stat + ` 0.005`,
 		`boltmesh_observer_dropped_total{signal="span"} 0`, `boltmesh_build_info{service="dev",version="1.2",worker="w1"} 1`,
 	} {
 		if !strings.Contains(page, "\n"+want+"\n") {

@@ -31,6 +31,7 @@ type View struct {
 	edits   []*slot          // those changed, in order of their first change
 	missing []string         // scratch of Preload
 	arena   []byte           // of Fill, used again with the next batch
+	served  [len(names)]served
 }
 
 // cell is a committed value, decoded when first read; raw and value nil: the key is not in the store.
@@ -220,6 +221,7 @@ func (v *View) cached(s *slot) bool {
 	if ok {
 		s.cell = c
 		v.cache.hits.Add(1)
+		v.served[cacheOf(s.key)].hits++
 	}
 	return ok
 }
@@ -234,7 +236,14 @@ func (v *View) load(ctx context.Context, keys []string) error {
 		return fmt.Errorf("load %d values of %s: %w: %w", len(keys), v.task, ErrUnavailable, err)
 	}
 	v.cache.misses.Add(uint64(len(keys)))
+	var asked [len(names)]bool
 	for i, key := range keys {
+		n := cacheOf(key)
+		v.served[n].misses++
+		if !asked[n] {
+			asked[n] = true
+			v.served[n].loads++
+		}
 		c := &cell{raw: values[i], size: len(values[i])}
 		v.slots[key].cell = c
 		v.cache.table.set(cacheKey{v.owner, key}, c)

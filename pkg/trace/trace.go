@@ -154,7 +154,7 @@ type Cached struct {
 	Hits    int64 // found
 	Misses  int64 // not found
 	Loads   int64 // round trips to what is behind the cache
-	Entries int   // held now, approximately
+	Entries int   // held now, approximately; below 0: the cache shares its room, and another event tells
 }
 
 func (Handled) event()   {}
