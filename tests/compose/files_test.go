@@ -150,6 +150,7 @@ func exported(t *testing.T) (names []string) {
 	spout := trace.Where{Topology: "t", Node: "s", Kind: "spout"}
 	tell := o.Sink()
 	tell.Emit(trace.Stepped{Where: bolt, Commit: time.Second})
+	tell.Emit(trace.Cached{Where: bolt, Cache: "stateCache"})
 	tell.Emit(trace.Completed{Where: spout})
 	tell.Emit(trace.Overdue{Where: spout})
 	tell.Emit(trace.Progress{Where: spout, Watermark: 1})
