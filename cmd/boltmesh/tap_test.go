@@ -18,7 +18,7 @@ import (
 )
 
 func TestToolHelp(t *testing.T) {
-	for _, verb := range []string{"tap", "trace"} {
+	for _, verb := range []string{"tap", "top", "trace"} {
 		help, _, _ := strings.Cut(ok(t, verb, "--help"), "Global Flags:")
 		if !strings.Contains(help, "Examples:") {
 			t.Errorf("%s: without an example", verb)

@@ -247,7 +247,8 @@ func (t *tracing) listen(ctx context.Context, follow func(tap.Quarry) (*tap.Foll
 	if t.told.Journey.Trace != "" && t.jaeger != "" {
 		t.told.Journey.Link = strings.TrimSuffix(t.jaeger, "/") + "/trace/" + t.told.Journey.Trace
 	}
-	if complete {
+	if t.told.State = control.UnderWay; complete { // sooner than a lease tells
+		t.told.State = control.Processed
 		return nil
 	}
 	t.told.Notes = append(t.told.Notes, fmt.Sprintf("not all of it has been reported within %s", t.wait))
@@ -257,12 +258,14 @@ func (t *tracing) listen(ctx context.Context, follow func(tap.Quarry) (*tap.Foll
 
 // judge says how far the reading is, and adds what became a dead letter.
 func (t *tracing) judge(ctx context.Context, origins control.Origins) (err error) {
-	t.told.State = control.Unknown
 	if t.alive, err = t.k.Members(ctx, t.topology); err != nil {
 		return err
 	}
-	if t.at != nil {
-		t.told.State = origins.State(t.alive, *t.at)
+	if t.told.State == "" {
+		t.told.State = control.Unknown
+		if t.at != nil {
+			t.told.State = origins.State(t.alive, *t.at)
+		}
 	}
 	letters, err := t.k.Letters(ctx, t.topology, control.LetterFilter{})
 	if err != nil {

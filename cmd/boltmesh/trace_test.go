@@ -165,7 +165,7 @@ func TestTraceByTaps(t *testing.T) {
 	}
 	d := decode[told](t, stdout)
 	// The alarm is raised by the first reading of the room, which may have been before.
-	if got := nodes(d.Journey); d.Source != "tap" || len(got) < 5 || got[0] != "clean" || len(d.Notes) > 0 {
+	if got := nodes(d.Journey); d.Source != "tap" || d.State != control.Processed || len(got) < 5 || got[0] != "clean" || len(d.Notes) > 0 {
 		t.Fatalf("%v %+v", got, d)
 	}
 	d.Journey.Each(func(h *observe.Hop) bool {
