@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,13 +21,20 @@ import (
 // patience is how long Fetch waits for a first frame.
 const patience = 500 * time.Millisecond
 
+// A pull is told that its consumer is alive in this rhythm, and is repeated when it is not told for two of them. After so many pulls in vain the owner of a
+// task makes a new consumer, as that takes a moment, and servers sometimes take 10 s or more to agree on a leader of one that has lost it.
+const (
+	heartbeat = 500 * time.Millisecond
+	inVain    = 5
+)
+
 // ahead is how many batches a loop may have fetched: the one that it works on, and the next.
 const ahead = 2
 
 // Inbox is a consumer of one task's frames, or of a shared input. It implements bolt.Inbox.
 type Inbox struct {
 	lost     func() bool // whether the connection was interrupted since the task was taken; nil for a shared input, which has no order
-	gap      atomic.Bool // a delivery is missing
+	gap      atomic.Bool // a delivery is missing, or the consumer is silent
 	messages jetstream.MessagesContext
 	ready    chan jetstream.Msg
 	failed   chan error
@@ -43,34 +51,18 @@ func Passing(err error) bool { return errors.Is(err, ErrInterrupted) || passing(
 
 // Take makes this worker the only consumer of a task: it replaces the consumers of earlier epochs by one of its own, which ends their pulls and
 // refuses their acknowledgements. Delivery starts again at the first frame that is not acknowledged. The state store's fence must have been raised
-// before.
+// before. While a cluster elects leaders Take goes on trying, and gives up in time for whoever owns tasks to look whether this one is still its own.
 func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoch uint64, batch int) (*Inbox, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*oneTry)
+	defer cancel()
 	reconnects := c.nc.Stats().Reconnects
-	prefix, name := fmt.Sprintf("t%d-e", task), fmt.Sprintf("t%d-e%d", task, epoch)
-	stream := StreamName(topology, node)
-	var old []string
-	err := c.request(ctx, "consumers of "+stream, func(ctx context.Context) (err error) {
-		old, err = c.consumers(ctx, stream, prefix) // also one of this epoch, from before an interruption
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range old {
-		err := c.request(ctx, "replace consumer "+n, func(ctx context.Context) error {
-			err := c.js.DeleteConsumer(ctx, stream, n)
-			if errors.Is(err, jetstream.ErrConsumerNotFound) {
-				return nil
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	r := replacement{
+		Conn: c, stream: StreamName(topology, node), prefix: fmt.Sprintf("t%d-e", task), epoch: epoch,
+		config: consumerConfig("", Subject(topology, node, task), ahead*batch),
 	}
 	var consumer jetstream.Consumer
-	err = c.request(ctx, "create consumer "+name, func(ctx context.Context) (err error) {
-		consumer, err = c.js.CreateOrUpdateConsumer(ctx, stream, consumerConfig(name, Subject(topology, node, task), ahead*batch))
+	err := repeat(ctx, fmt.Sprintf("take task %d of %s", task, r.stream), steady, func() (err error) {
+		consumer, err = r.try(ctx)
 		return err
 	})
 	if err != nil {
@@ -78,6 +70,48 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 	}
 	lost := func() bool { return c.nc.Stats().Reconnects != reconnects }
 	return open(consumer, batch, slack, lost)
+}
+
+// replacement is the replacing of a task's consumers by a new one.
+type replacement struct {
+	*Conn
+	stream, prefix string
+	epoch          uint64
+	config         jetstream.ConsumerConfig
+	tries          int
+}
+
+// try makes one attempt. A request is lost when it reaches a cluster without a meta leader. So is the answer to a deletion, and to a creation, when the
+// consumer's own leader is to give it and was on a server that has just died: the deletion is carried out all the same, and of the new consumer another one
+// is made, whose leader the cluster draws anew. As the server refuses a second consumer of a subject, the one that is created is the only one.
+func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
+	var old []string
+	err := ask(ctx, "consumers", func(ctx context.Context) (err error) {
+		old, err = r.consumers(ctx, r.stream, r.prefix) // also one of this epoch, from before an interruption or an attempt that was not answered
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range old {
+		remove, cancel := context.WithTimeout(ctx, shortTry/4)
+		err := r.js.DeleteConsumer(remove, r.stream, n)
+		cancel()
+		if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && !passing(err) {
+			return nil, fmt.Errorf("replace consumer %s: %w", n, err)
+		}
+	}
+	// 1, 2, 1, 4, 1, 2, 1, 8 times as long: mostly short, as one of three leaders drawn is the dead server, and sometimes long, as a machine may be slow.
+	r.tries++
+	create, cancel := context.WithTimeout(ctx, min(oneTry, shortTry*time.Duration(r.tries&-r.tries)))
+	defer cancel()
+	// A name of its own for each attempt: one that is there already would not begin again at the first frame.
+	r.config.Durable = fmt.Sprintf("%s%d-%s", r.prefix, r.epoch, rand.Text()[:8])
+	consumer, err := r.js.CreateConsumer(create, r.stream, r.config)
+	if err != nil {
+		return nil, fmt.Errorf("create consumer %s: %w", r.config.Durable, err)
+	}
+	return consumer, nil
 }
 
 // consumers lists those of a stream whose names begin so.
@@ -109,9 +143,9 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 const slack = 4
 
 func open(consumer jetstream.Consumer, batch, slack int, lost func() bool) (*Inbox, error) {
-	// The heartbeat bounds how long a lost wake-up can stall a pull; a missing one (a busy machine) makes the client pull again, no more.
-	m, err := consumer.Messages(jetstream.PullMaxMessages(slack*ahead*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond),
-		jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	// The heartbeat bounds how long a lost wake-up can stall a pull; a missing one (a busy machine) makes the client pull again.
+	m, err := consumer.Messages(jetstream.PullMaxMessages(slack*ahead*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(heartbeat),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return nil, fmt.Errorf("pull: %w", err)
 	}
@@ -128,8 +162,15 @@ func open(consumer jetstream.Consumer, batch, slack int, lost func() bool) (*Inb
 // missing the client has dropped a message, and the frames behind it must not overtake it.
 func (in *Inbox) pump() {
 	defer close(in.done)
+	silent := 0 // pulls in vain
 	for delivery := uint64(1); ; delivery++ {
 		m, err := in.messages.Next()
+		for ; errors.Is(err, jetstream.ErrNoHeartbeat); m, err = in.messages.Next() {
+			if silent++; in.lost != nil && silent == inVain {
+				in.gap.Store(true)
+			}
+		}
+		silent = 0
 		if err != nil {
 			in.failed <- err
 			close(in.ready)
@@ -171,9 +212,9 @@ func (in *Inbox) keep(every time.Duration) {
 var (
 	// ErrReplaced says that the consumer is gone: another owner has taken the task.
 	ErrReplaced = errors.New("the consumer has been replaced by another owner's")
-	// ErrInterrupted says that the connection was lost and is back, or that a delivery is missing. What the server had handed out may never have arrived, and it would wait for the
+	// ErrInterrupted says that the connection was lost and is back, that a delivery is missing, or that the consumer is silent. What the server had handed out may never have arrived, and it would wait for the
 	// acknowledgement of that while the frames behind go first: the task must be taken again.
-	ErrInterrupted = errors.New("the connection was interrupted: the task begins again at the first frame that is not acknowledged")
+	ErrInterrupted = errors.New("frames may have been lost on their way: the task begins again at the first frame that is not acknowledged")
 )
 
 // Fetch implements bolt.Inbox.

@@ -12,13 +12,22 @@ import (
 
 // How a server, or a cluster that is just being formed, is waited for.
 const (
-	oneTry     = 5 * time.Second // a request that reaches a server without a leader is never answered
+	oneTry     = 5 * time.Second        // a request that reaches a server without a leader is never answered
+	shortTry   = 500 * time.Millisecond // of what an answer is worth waiting for, where everything waits for a leader
 	betweenMin = 100 * time.Millisecond
-	betweenMax = 2 * time.Second
 )
 
-// errNoPeers is the refusal of a cluster in which fewer servers are known so far than copies are asked for. Its status is that of a wrong request.
-const errNoPeers = 10005
+// Longest pauses between attempts.
+const (
+	rising = 2 * time.Second
+	steady = betweenMin
+)
+
+// Refusals that pass, though their status is that of a wrong request.
+const (
+	errNoPeers   = 10005 // of a cluster in which fewer servers are known so far than copies are asked for
+	errNotUnique = 10100 // of a second consumer of a subject, while the deletion of the first is on its way through the cluster
+)
 
 // passing reports whether an error is one that waiting mends: nobody answers, or a server says that it cannot now.
 func passing(err error) bool {
@@ -30,15 +39,37 @@ func passing(err error) bool {
 		}
 	}
 	var refused *jetstream.APIError
-	return errors.As(err, &refused) && (refused.Code >= 500 || refused.ErrorCode == errNoPeers)
+	return errors.As(err, &refused) && (refused.Code >= 500 || refused.ErrorCode == errNoPeers || refused.ErrorCode == errNotUnique)
 }
 
 // wait calls f until it succeeds, fails for good, or ctx ends; what is what f wants, for whoever is told of the waiting.
 func (c *Conn) wait(ctx context.Context, what string, f func(context.Context) error) error {
-	for pause := betweenMin; ; pause = min(2*pause, betweenMax) {
+	return repeat(ctx, what, rising, func() error {
 		try, cancel := context.WithTimeout(ctx, oneTry)
+		defer cancel()
 		err := f(try)
-		cancel()
+		if err != nil && ctx.Err() == nil && passing(err) && c.waiting != nil {
+			c.waiting(what, err)
+		}
+		return err
+	})
+}
+
+// ask repeats a question until it is answered, fails for good, or ctx ends. Who asks while a cluster has no leader gets no answer, so it is asked again
+// soon; ever less soon, as it may also be that the machine is slow.
+func ask(ctx context.Context, what string, f func(context.Context) error) error {
+	began := time.Now()
+	return repeat(ctx, what, steady, func() error {
+		try, cancel := context.WithTimeout(ctx, shortTry+time.Since(began)/8)
+		defer cancel()
+		return f(try)
+	})
+}
+
+// repeat calls f until it succeeds, fails for good, or ctx ends, with pauses that double up to the longest.
+func repeat(ctx context.Context, what string, longest time.Duration, f func() error) error {
+	for pause := betweenMin; ; pause = min(2*pause, longest) {
+		err := f()
 		switch {
 		case err == nil:
 			return nil
@@ -47,23 +78,12 @@ func (c *Conn) wait(ctx context.Context, what string, f func(context.Context) er
 		case !passing(err):
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		if c.waiting != nil {
-			c.waiting(what, err)
-		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w (last: %w)", what, ctx.Err(), err)
 		}
 	}
-}
-
-// request repeats one step of taking a task while a cluster elects leaders, since beginning with the first step again would undo those that the cluster has
-// carried out without an answer getting through. Each may be repeated. It gives up in time for whoever owns tasks to look whether this one is still its own.
-func (c *Conn) request(ctx context.Context, what string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*oneTry)
-	defer cancel()
-	return c.wait(ctx, what, f)
 }
 
 // copies is how many of a stream there should be: never fewer than there are, or a client whose configuration does not know that it talks to a cluster
