@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +24,8 @@ var (
 	ErrExists = errors.New("the key has been written by somebody else")
 	// ErrNotFound: no such key.
 	ErrNotFound = errors.New("no such key")
+	// ErrLeaderless: the bucket's stream has no leader, as far as the server knows. Nobody can write to it until one is elected.
+	ErrLeaderless = jetstream.ErrNoStreamResponse
 )
 
 // Topologies opens the bucket of applied topologies: one key each. Like Leases it waits until the bucket can be had, or ctx ends.
@@ -130,28 +133,34 @@ func (b *Bucket) Delete(ctx context.Context, key string, last uint64) error {
 }
 
 // Watch calls f with every entry that matches the filter, as it is now and as it changes, until ctx ends. After the entries of the beginning it calls
-// f once with an empty Key. It resumes after a reconnect.
+// f once with an empty Key. It resumes after a reconnect, and within seconds after the server that served it has died.
 func (b *Bucket) Watch(ctx context.Context, filter string, f func(Entry)) error {
-	w, err := b.kv.Watch(ctx, filter)
-	if err != nil {
+	prefix := "$KV." + b.name + "."
+	missing := uint64(0) // of the beginning
+	follow := follower{
+		conn: b.conn, stream: "KV_" + b.name,
+		config: jetstream.ConsumerConfig{FilterSubject: prefix + filter, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy},
+		begun: func(pending uint64) {
+			if missing = pending; missing == 0 {
+				f(Entry{})
+			}
+		},
+		take: func(m jetstream.Msg, meta *jetstream.MsgMetadata) {
+			e := Entry{Key: strings.TrimPrefix(m.Subject(), prefix), Revision: meta.Sequence.Stream}
+			if h := m.Headers(); h.Get("KV-Operation") == "" && h.Get(jetstream.MarkerReasonHeader) == "" {
+				e.Value = m.Data()
+			}
+			f(e)
+			if missing > 0 {
+				if missing--; missing == 0 || meta.NumPending == 0 {
+					missing = 0
+					f(Entry{})
+				}
+			}
+		},
+	}
+	if err := follow.run(ctx); err != nil {
 		return fmt.Errorf("watch %s: %w", b.name, err)
 	}
-	defer func() { _ = w.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return fmt.Errorf("watch %s: ended by the server", b.name)
-			case e == nil:
-				f(Entry{})
-			case e.Operation() == jetstream.KeyValuePut:
-				f(Entry{e.Key(), e.Value(), e.Revision()})
-			default:
-				f(Entry{Key: e.Key(), Revision: e.Revision()})
-			}
-		}
-	}
+	return nil
 }

@@ -98,14 +98,16 @@ func (n *NodeLetters) catchUp(ctx context.Context) error {
 // last returns the sequence of the newest message about the node; 0 when there is none.
 func (n *NodeLetters) last(ctx context.Context) (last uint64, err error) {
 	for _, s := range n.subjects() {
-		m, err := n.stream.GetLastMsgForSubject(ctx, s)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
+		err := ask(ctx, "dead letters of "+n.node, func(ctx context.Context) error {
+			m, err := n.stream.GetLastMsgForSubject(ctx, s)
+			if err == nil {
+				last = max(last, m.Sequence)
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return 0, err
 		}
-		if err != nil {
-			return 0, fmt.Errorf("dead letters of %s: %w", n.node, err)
-		}
-		last = max(last, m.Sequence)
 	}
 	return last, nil
 }
@@ -134,26 +136,11 @@ func (n *NodeLetters) watch() {
 
 // read takes in everything about the node, from the stream's beginning, until ctx ends or the watch breaks.
 func (n *NodeLetters) read(ctx context.Context) error {
-	c, err := n.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: n.subjects(), HeadersOnly: true})
-	if err != nil {
-		return err
+	follow := follower{
+		conn: n.conn, stream: lettersStream, config: jetstream.ConsumerConfig{FilterSubjects: n.subjects(), HeadersOnly: true},
+		take: func(m jetstream.Msg, meta *jetstream.MsgMetadata) { n.take(meta.Sequence.Stream, m.Subject()) },
 	}
-	ms, err := c.Messages(jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
-	if err != nil {
-		return err
-	}
-	defer ms.Stop()
-	for {
-		m, err := ms.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return err
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return err
-		}
-		n.take(meta.Sequence.Stream, m.Subject())
-	}
+	return follow.run(ctx)
 }
 
 func (n *NodeLetters) take(sequence uint64, subject string) {
