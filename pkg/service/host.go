@@ -122,7 +122,13 @@ func (h *host) own(ctx context.Context) {
 	for {
 		_, changed := h.roster.see()
 		wanted := map[int32]bool{}
-		if ctx.Err() == nil && h.lease.valid() {
+		switch {
+		case ctx.Err() != nil || !h.lease.valid():
+		case !h.roster.has(h.node.ID, h.Name): // it has expired though it is held: what the roster says of the others may be as wrong
+			for t := range mine {
+				wanted[t] = true
+			}
+		default:
 			for t, w := range h.roster.assign(h.node.ID, h.node.Tasks) {
 				if w == h.Name {
 					wanted[int32(t)] = true
@@ -204,7 +210,7 @@ func (h *host) claim(task int32) *owned {
 // It does not wait for the lease: a replica that leaves may leave many tasks at once. When another has been faster, what it returns is done.
 func (h *host) claimNamed(what string, f func(stopping, hard context.Context, revision uint64) error) *owned {
 	held, alive := h.roster.owner(h.node.ID, what)
-	if held.worker != "" && held.worker != h.Name && alive {
+	if held.worker != "" && held.worker != h.Name && (alive || !h.lease.settled()) {
 		return nil
 	}
 	stopping, stop := context.WithCancel(h.hard)
@@ -321,7 +327,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	if task == tuple.Shared {
 		inbox, err = h.join(hard, l.Fetch)
 	} else {
-		inbox, err = h.Conn.Take(hard, name, h.node.ID, task, h.consumer(epoch), l.Fetch)
+		inbox, err = h.Conn.Take(ctx, name, h.node.ID, task, h.consumer(epoch), l.Fetch)
 	}
 	if err != nil {
 		return err

@@ -11,8 +11,8 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/member"
 )
 
-// membership is this worker's lease on one node. While it is held the worker may own tasks; when it cannot be renewed in time, lost closes, and
-// everything owned must stop at once.
+// membership is this worker's lease on one node. While it is held the worker may own tasks; when it cannot be renewed in time, everything owned must
+// stop at once. While the bucket has no leader nobody can renew, nor take anything over, so whoever held a lease goes on holding it.
 type membership struct {
 	bucket *jetstream.Bucket
 	key    string
@@ -23,6 +23,8 @@ type membership struct {
 	self     member.Member
 	revision uint64
 	renewed  time.Time
+	failing  bool
+	restored time.Time // when renewals succeeded again after one had failed
 }
 
 // update changes what the lease says about this worker; the next renewal publishes it.
@@ -47,6 +49,14 @@ func (m *membership) valid() bool {
 	return time.Since(m.renewed) < 2*m.ttl/3 // before the others count it as dead
 }
 
+// settled reports whether the others have had time to renew theirs as well, if nobody could for a while: their leases may have expired without any of
+// them being dead.
+func (m *membership) settled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.failing && time.Since(m.restored) >= m.ttl/2
+}
+
 // renew writes the lease. After it was lost it is taken anew: the tasks are not, they were given up.
 func (m *membership) renew(ctx context.Context) error {
 	m.mu.Lock()
@@ -58,7 +68,7 @@ func (m *membership) renew(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, m.ttl/3)
+	ctx, cancel := context.WithTimeout(ctx, m.rhythm())
 	defer cancel()
 	revision, err := m.bucket.Store(ctx, m.key, value, last, m.ttl)
 	m.mu.Lock()
@@ -69,18 +79,41 @@ func (m *membership) renew(ctx context.Context) error {
 		m.revision = 0
 		if found == nil {
 			m.revision = e.Revision
+			m.written(e.Value)
 		}
 	case err == nil:
 		m.revision, m.renewed = revision, began
+		if m.failing {
+			m.failing, m.restored = false, time.Now()
+		}
+	default:
+		m.failing = true
+		if errors.Is(err, jetstream.ErrLeaderless) && time.Since(m.renewed) < 2*m.ttl/3 {
+			m.renewed = began
+		}
 	}
 	return err
+}
+
+// rhythm is how often the lease is renewed, and how long an answer is waited for: so that a renewal that is lost can be made up for in time.
+func (m *membership) rhythm() time.Duration { return min(m.ttl/4, time.Second) }
+
+// written takes note of a renewal whose answer was lost.
+func (m *membership) written(value []byte) {
+	var was member.Member
+	if json.Unmarshal(value, &was) != nil || was.Since != m.self.Since {
+		return // from before this worker was started
+	}
+	if at := time.Now().Add(-time.Since(time.UnixMilli(was.At))); at.After(m.renewed) {
+		m.renewed = at
+	}
 }
 
 // hold renews until ctx ends, then removes the lease.
 func (m *membership) hold(ctx context.Context, failed func(error)) {
 	for ctx.Err() == nil {
 		// Counted from the beginning of a renewal, as what it is good for is: where answers are slow a pause after each of them would let the lease lapse.
-		next := time.After(min(m.ttl/3, time.Second))
+		next := time.After(m.rhythm())
 		if err := m.renew(ctx); err != nil && ctx.Err() == nil {
 			failed(err)
 			sleep(ctx, m.ttl/15)

@@ -115,6 +115,14 @@ func (r *roster) owner(node, task string) (o owner, alive bool) {
 	return o, alive
 }
 
+// has reports whether a worker is alive on a node.
+func (r *roster) has(node, worker string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, alive := r.members[member.Key(r.topology, node, worker)]
+	return alive
+}
+
 // assign divides a node's tasks among its workers that are alive and not leaving.
 func (r *roster) assign(node string, tasks int) []string {
 	alive, _ := r.see()
