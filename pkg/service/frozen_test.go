@@ -145,7 +145,7 @@ func TestFrozenOwner(t *testing.T) {
 // connect opens a connection for the test itself.
 func (m *mesh) connect() *jetstream.Conn {
 	m.t.Helper()
-	conn, err := jetstream.Connect(m.t.Context(), jetstream.Options{URL: m.stack.NATSURL()})
+	conn, err := jetstream.Connect(m.t.Context(), m.nats())
 	if err != nil {
 		m.t.Fatal(err)
 	}
