@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 failed, 2 not understood.`,
 	fs.StringVarP(&c.output, "output", "o", "table", "table or json")
 	fs.DurationVar(&c.timeout, "timeout", control.DefaultTimeout, "how long to wait for workers, for what is under way, and for brokers that are away")
 	root.AddCommand(
-		newAdvise(c), newApply(c), newArchives(c), newBench(), newCall(c), newDelete(c), newDev(), newDLQ(c), newFeed(c), newGet(c), newGraph(c), newLag(c), newList(c), newPause(c), newPS(c), newRebalance(c), newResume(c), newTap(c), newTest(c), newTop(c), newTrace(c), newTry(), newValidate(c),
+		newAdvise(c), newAlarms(c), newApply(c), newArchives(c), newBench(), newCall(c), newDelete(c), newDev(), newDLQ(c), newFeed(c), newGet(c), newGraph(c), newLag(c), newList(c), newPause(c), newPS(c), newRebalance(c), newResume(c), newTap(c), newTest(c), newTop(c), newTrace(c), newTry(), newValidate(c),
 	)
 	return root
 }
