@@ -77,10 +77,16 @@ func feedLoad(t *testing.T, m *mesh.Mesh, top *topology.Topology, n, rate int) *
 // emitted waits until the spouts have taken at least n records of the load from Kafka: so far is the stream.
 func emitted(t *testing.T, m *mesh.Mesh, n int) {
 	t.Helper()
+	reached(t, m, "load", n)
+}
+
+// reached waits until the spout of a topology has emitted n records.
+func reached(t *testing.T, m *mesh.Mesh, topology string, n int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	err := mesh.Until(ctx, func(ctx context.Context) error {
-		p, err := m.Control.Progress(ctx, "load")
+		p, err := m.Control.Progress(ctx, topology)
 		if err != nil {
 			return err
 		}

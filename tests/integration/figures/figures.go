@@ -1,5 +1,5 @@
-// Package figures knows what the example machine-health must have stored: every reading, and what exact computation says of its statistics and alarms.
-// The integration tests and the test of the compose files compare with it. It knows no testing.T, and nothing of how the services ran.
+// Package figures knows what the examples machine-health and air-quality must have stored: every reading, and what exact computation says of their statistics
+// and alarms. The integration tests, the test of the compose files and that of `boltmesh dev` compare with it. It knows no testing.T, and nothing of how the services ran.
 package figures
 
 import (

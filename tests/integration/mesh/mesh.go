@@ -49,6 +49,7 @@ type Options struct {
 	Dir      string         // for the data and the log of every process, each in a directory of its own name
 	Replicas map[string]int // by kind; 1 where it says nothing
 	Flags    []string       // of every service
+	Env      []string       // of every service: NAME=value
 	Kafka    []string       // properties of the broker
 	Jaeger   bool           // trace every reading
 }
@@ -112,7 +113,7 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 // service is how one replica of a kind is started.
 func (m *Mesh) service(kind, name string) servers.Program {
 	return servers.Program{
-		Name: name, Ready: "/readyz", Hide: "BOLTMESH_", Env: []string{"BOLTMESH_KAFKA_BROKERS=" + m.Kafka.URL},
+		Name: name, Ready: "/readyz", Hide: "BOLTMESH_", Env: append([]string{"BOLTMESH_KAFKA_BROKERS=" + m.Kafka.URL}, m.options.Env...),
 		Argv: func(addr string) []string {
 			argv := []string{
 				filepath.Join(m.options.Bin, kind), "--worker", name, "--http", addr,
