@@ -221,7 +221,7 @@ func (s *State) Reset(raw []byte) {
 func (s *State) Bytes() ([]byte, error) { return s.doc.Bytes() }
 
 // Dirty reports whether a script changed the state since Reset.
-func (s *State) Dirty() bool { return s.doc.loaded && s.doc.root.dirty }
+func (s *State) Dirty() bool { return s.doc.extent != nothing && s.doc.root.dirty }
 
 // Compute calls compute(t, state, ctx). An object that it returns replaces the state; other results are ignored. After
 // an error the state is unusable until Reset.

@@ -6,6 +6,7 @@ package script
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,9 +16,19 @@ import (
 type Doc struct {
 	raw    []byte
 	root   object
-	loaded bool
+	extent extent
+	expect []uint32 // hashes of the names that readers look up, by Expect; nil: any
 	err    error
 }
+
+// extent is how much of a Doc has been indexed.
+type extent uint8
+
+const (
+	nothing  extent = iota
+	expected        // the fields of Doc.expect
+	everything
+)
 
 // NewDoc returns a Doc over raw.
 func NewDoc(raw []byte) *Doc {
@@ -28,7 +39,36 @@ func NewDoc(raw []byte) *Doc {
 
 // Reset makes d a Doc over raw, keeping its memory.
 func (d *Doc) Reset(raw []byte) {
-	d.raw, d.loaded, d.err = raw, false, nil
+	d.raw, d.extent, d.err = raw, nothing, nil
+}
+
+// Expect says which paths will be looked up, beside others perhaps: of the objects to come only these fields are indexed, as long as nobody asks for more.
+func (d *Doc) Expect(paths ...string) {
+	for _, p := range paths {
+		eachName(p, func(name string) bool {
+			d.expect = append(d.expect, hashOf(name))
+			return true
+		})
+	}
+}
+
+// eachName calls f with every name that a path may begin with: in a.b these are a.b and a. It ends early when f says so.
+func eachName(path string, f func(name string) bool) {
+	for i := 0; i <= len(path); i++ {
+		if (i == len(path) || path[i] == '.') && !f(path[:i]) {
+			return
+		}
+	}
+}
+
+// expects reports whether the fields that a path may begin with are among the expected ones.
+func (d *Doc) expects(path string) (yes bool) {
+	yes = true
+	eachName(path, func(name string) bool {
+		yes = slices.Contains(d.expect, hashOf(name))
+		return yes
+	})
+	return yes
 }
 
 // Err reports that the raw bytes are not one JSON object, or that a value given to Set has no JSON form.
@@ -39,10 +79,25 @@ func (d *Doc) Err() error {
 
 var errNotObject = errors.New("the payload is not a JSON object")
 
-func (d *Doc) load() bool {
-	if !d.loaded {
-		d.loaded = true
-		if !d.root.load(d.raw) {
+// load indexes all fields.
+func (d *Doc) load() bool { return d.extend(everything) }
+
+// loadFor indexes what is needed to follow a path.
+func (d *Doc) loadFor(path string) bool {
+	if d.expect != nil && d.extent != everything && d.expects(path) {
+		return d.extend(expected)
+	}
+	return d.load()
+}
+
+func (d *Doc) extend(to extent) bool {
+	if d.extent < to && d.err == nil {
+		d.extent = to
+		only := d.expect
+		if to == everything {
+			only = nil
+		}
+		if !d.root.load(d.raw, only) {
 			d.root.fields = d.root.fields[:0]
 			d.root.byName = nil
 			d.err = errNotObject
@@ -84,7 +139,7 @@ func (d *Doc) Text(path string) (text string, ok bool) {
 }
 
 func (d *Doc) slot(path string) *slot {
-	if !d.load() {
+	if !d.loadFor(path) {
 		return nil
 	}
 	return d.root.at(path)

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // twelve is a typical reading.
@@ -170,4 +172,60 @@ func BenchmarkDocPick(b *testing.B) {
 			b.Fatal("absent")
 		}
 	}
+}
+
+// TestDocExpect: what is expected decides how much is indexed, never what is found.
+func TestDocExpect(t *testing.T) {
+	names := rapid.SampledFrom([]string{"a", "b", "ab", "a.b", "a.b.c", "b.a", "c", "\\u0061", "temperature", "device"})
+	paths := rapid.SampledFrom([]string{"a", "b", "ab", "a.b", "a.b.c", "b.a", "c", "temperature", "device", "", ".", "a.", ".a", "x"})
+	rapid.Check(t, func(t *rapid.T) {
+		object := func(value func() string) string {
+			var b strings.Builder
+			for i := range rapid.IntRange(0, 6).Draw(t, "fields") {
+				if i > 0 {
+					b.WriteByte(',')
+				}
+				b.WriteString(`"` + names.Draw(t, "name") + `":` + value())
+			}
+			return "{" + b.String() + "}"
+		}
+		scalar := func() string {
+			return rapid.SampledFrom([]string{"1", "2.5", `"x"`, "null", "true", "[1]"}).Draw(t, "value")
+		}
+		raw := []byte(object(func() string {
+			if rapid.Bool().Draw(t, "nested") {
+				return object(scalar)
+			}
+			return scalar()
+		}))
+		if rapid.IntRange(0, 9).Draw(t, "cut") == 0 {
+			raw = raw[:len(raw)-1]
+		}
+		plain, sparing := &Doc{}, &Doc{}
+		sparing.Expect(rapid.SliceOfN(paths, 1, 4).Draw(t, "expected")...)
+		for range 2 { // the second time in the same memory
+			plain.Reset(raw)
+			sparing.Reset(raw)
+			for range rapid.IntRange(1, 6).Draw(t, "steps") {
+				p := paths.Draw(t, "path")
+				switch rapid.IntRange(0, 5).Draw(t, "step") {
+				case 0:
+					plain.Set(p, 7)
+					sparing.Set(p, 7)
+				case 1:
+					plain.Delete(p)
+					sparing.Delete(p)
+				default:
+					v, ok := plain.Value(p)
+					if got, found := sparing.Value(p); found != ok || !reflect.DeepEqual(got, v) {
+						t.Fatalf("%s of %s: %v, %v, want %v, %v", p, raw, got, found, v, ok)
+					}
+				}
+			}
+			want, bad := plain.Bytes()
+			if got, err := sparing.Bytes(); string(got) != string(want) || (err == nil) != (bad == nil) {
+				t.Fatalf("%s became %s, %v, want %s, %v", raw, got, err, want, bad)
+			}
+		}
+	})
 }

@@ -237,10 +237,13 @@ func (e *Expr) fill(env *Env) (absent bool, err error) {
 		env.vars = make(map[string]any, 8)
 		env.vars[stepsName] = &env.steps
 	}
-	if env.Doc != nil && !env.Doc.load() {
+	if env.Doc != nil && len(e.refs) == 0 && !env.Doc.load() {
 		return false, env.Doc.err
 	}
 	for _, r := range e.refs {
+		if env.Doc != nil && !env.Doc.loadFor(r.path) {
+			return false, env.Doc.err
+		}
 		v := env.pick(r)
 		env.vars[r.name] = v
 		absent = absent || v == nil
@@ -253,7 +256,7 @@ func (env *Env) pick(r ref) any {
 		if s := env.Doc.slot(r.path); s != nil {
 			return s.value()
 		}
-		if _, ok := ambient[r.base]; !ok || env.Doc.root.slot(r.base) != nil {
+		if _, ok := ambient[r.base]; !ok || env.Doc.slot(r.base) != nil {
 			return nil
 		}
 	}

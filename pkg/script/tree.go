@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -61,7 +62,7 @@ func (s *slot) decode(owner *node) {
 	case '{':
 		o := &object{}
 		o.parent = owner
-		o.load(s.raw)
+		o.load(s.raw, nil)
 		s.kind, s.ref = kindObject, o
 	case '[':
 		a := &array{}
@@ -164,8 +165,8 @@ type object struct {
 	byName map[string]int // of objects with more than wide fields
 }
 
-// load indexes raw, which must hold one JSON object and nothing else.
-func (o *object) load(raw []byte) bool {
+// load indexes raw, which must hold one JSON object and nothing else: the fields whose names have the hashes of only, or all when it is nil.
+func (o *object) load(raw []byte, only []uint32) bool {
 	o.fields = o.fields[:0]
 	o.byName = nil
 	o.dirty = false
@@ -175,7 +176,15 @@ func (o *object) load(raw []byte) bool {
 	if s.peek() != '{' {
 		return false
 	}
-	ok := s.members(0, o.append)
+	add := o.append
+	if only != nil {
+		add = func(quoted []byte, plain bool, value []byte) {
+			if !plain || slices.Contains(only, hashOf(quoted[1:len(quoted)-1])) {
+				o.append(quoted, plain, value)
+			}
+		}
+	}
+	ok := s.members(0, add)
 	s.space()
 	return ok && s.i == len(raw)
 }

@@ -137,6 +137,7 @@ func (b *Bolt) compile(e *topology.Expr) (*script.Expr, error) {
 	}
 	c, err := script.CompileExpr(e.Source, script.ExprOptions{Open: true, Want: script.Bool, File: e.At.File, Line: e.At.Line, Column: e.At.Column})
 	if err == nil {
+		b.doc.Expect(c.Fields()...)
 		b.profiles = b.profiles || topology.UsesArchive(c.Fields())
 	}
 	return c, err

@@ -214,10 +214,13 @@ func misplaced(at topology.Place, format string, args ...any) error {
 	return &script.Error{File: at.File, Line: max(at.Line, 1), Column: max(at.Column, 1), Message: fmt.Sprintf(format, args...)}
 }
 
-// compile notes whether an expression reads the archive.
+// compile notes what an expression reads.
 func (b *Bolt) compile(e topology.Expr, want script.Type) (*script.Expr, error) {
 	x, err := compile(e, want)
-	b.profiles = b.profiles || err == nil && topology.UsesArchive(x.Fields())
+	if err == nil {
+		b.doc.Expect(x.Fields()...)
+		b.profiles = b.profiles || topology.UsesArchive(x.Fields())
+	}
 	return x, err
 }
 
