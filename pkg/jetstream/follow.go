@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -68,15 +69,25 @@ func (f *follower) consumer(ctx context.Context) (consumer jetstream.Consumer, e
 	return consumer, err
 }
 
-// read takes messages until the consumer falls silent or leaves one out; then it returns nil.
+// read takes messages until the consumer falls silent or leaves one out, or the connection is made anew: what was on its way over the old one
+// is lost, and will not come again. Then it returns nil.
 func (f *follower) read(ctx context.Context, consumer jetstream.Consumer) error {
+	same, broken := context.WithCancel(ctx)
+	defer broken()
+	connected := f.conn.nc.StatusChanged(nats.CONNECTED)
+	defer f.conn.nc.RemoveStatusListener(connected)
+	go func() {
+		for range connected {
+			broken()
+		}
+	}()
 	ms, err := consumer.Messages(jetstream.PullExpiry(10*beat), jetstream.PullHeartbeat(beat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return fmt.Errorf("follow stream %s: %w", f.stream, err)
 	}
 	defer ms.Stop()
 	for delivery := uint64(1); ; delivery++ {
-		m, err := ms.Next(jetstream.NextContext(ctx))
+		m, err := ms.Next(jetstream.NextContext(same))
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
