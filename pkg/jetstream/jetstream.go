@@ -32,8 +32,8 @@ type Options struct {
 	Key      string
 	Insecure bool // skip verification: tests only
 	Replicas int  // of streams and buckets; default 1
-	// Changed is told of every disconnect (with its error) and reconnect (nil).
-	Changed func(err error)
+	// Changed is told of every disconnect and reconnect.
+	Changed func(Change)
 	// Waiting is told of each attempt that failed for a reason that may pass, while a connection, a bucket or a stream is waited for: what that is, and why.
 	Waiting func(what string, err error)
 }
@@ -52,21 +52,17 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.URL == "" {
 		o.URL = nats.DefaultURL
 	}
-	breaks := &atomic.Uint64{}
+	breaks, link := &atomic.Uint64{}, &link{changed: o.Changed}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			breaks.Add(1)
-			if o.Changed != nil && err != nil {
-				o.Changed(err)
-			}
+			link.down(err)
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) {
+		nats.ReconnectHandler(func(nc *nats.Conn) {
 			breaks.Add(1)
-			if o.Changed != nil {
-				o.Changed(nil)
-			}
+			link.up(nc)
 		}),
 	}
 	if o.Creds != "" {
@@ -89,6 +85,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	link.first(nc)
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackPatience), jetstream.WithPublishAsyncMaxPending(16384))
 	if err != nil {
 		nc.Close()

@@ -19,7 +19,7 @@ func TestKnownAfterAReconnect(t *testing.T) {
 	for i := range conns {
 		o := Options{URL: stack.NATSURL()}
 		if i == 0 {
-			o.Changed = func(err error) { broken <- err }
+			o.Changed = func(c Change) { broken <- c.Err }
 		}
 		if conns[i], err = Connect(t.Context(), o); err != nil {
 			t.Fatal(err)

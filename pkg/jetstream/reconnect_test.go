@@ -172,3 +172,36 @@ func TestNothingOvertakesWhatABreakLost(t *testing.T) {
 		t.Errorf("after the break came %v", got)
 	}
 }
+
+// TestChangeNamesServer cuts a connection: what is told of it names the server, and says how long it was away.
+func TestChangeNamesServer(t *testing.T) {
+	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stack.Close() })
+	at, err := url.Parse(stack.NATSURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire(t, at.Host)
+	changes := make(chan jetstream.Change, 8)
+	c, err := jetstream.Connect(t.Context(), jetstream.Options{
+		URL: "nats://somebody:secret@" + w.Addr().String(), Changed: func(c jetstream.Change) { changes <- c },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	w.cut()
+	for _, lost := range []bool{true, false} {
+		select {
+		case c := <-changes:
+			if c.Server == "" || c.Addr != w.Addr().String() || (c.Err != nil) != lost || (c.Away == 0) != lost {
+				t.Errorf("told %+v", c)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("not told")
+		}
+	}
+}

@@ -141,11 +141,14 @@ func serve(ctx context.Context, kind string, c Config, o *observe.Observer, buil
 		URL: c.NATS.URL, Name: "boltmesh-" + kind + "-" + c.Worker, Creds: c.NATS.Creds, User: c.NATS.User, Password: c.NATS.Password, Token: c.NATS.Token,
 		CA: c.NATS.TLS.CA, Cert: c.NATS.TLS.Cert, Key: c.NATS.TLS.Key, Insecure: c.NATS.TLS.Insecure, Replicas: c.NATS.Replicas,
 		Waiting: is.waiting,
-		Changed: func(err error) {
-			is.connected(err)
-			if err != nil {
+		Changed: func(now jetstream.Change) {
+			is.connected(now.Err)
+			if now.Err != nil {
+				err := fmt.Errorf("disconnected from server %s at %s: %w", now.Server, now.Addr, now.Err)
 				w.Sink.Emit(trace.Failed{Where: trace.Where{Kind: kind, Worker: c.Worker}, Doing: "talk to NATS", Err: err})
+				return
 			}
+			o.Logger().Info("reconnected to NATS", "server", now.Server, "address", now.Addr, "after_s", now.Away.Seconds())
 		},
 	})
 	if err != nil {
