@@ -28,7 +28,7 @@ import (
 	"github.com/boltmesh/boltmesh/services"
 )
 
-// mesh is one topology's services in this process, one worker each, with SQLite for state and documents, on brokers that run already.
+// mesh is one topology's services in this process, one worker each, with SQLite for state and documents unless it is given other stores, on brokers that run already.
 type mesh struct {
 	meshOptions
 	source        topology.Document
@@ -58,10 +58,18 @@ type meshOptions struct {
 	from    service.Source              // instead of Kafka
 	builds  map[string]service.Build    // of services that are not the built-in ones, or not quite, by kind or by worker
 	sink    func(trace.Sink) trace.Sink // what sees the events before the observer does
+	keep    keeper                      // of state and logs, instead of a SQLite file
+	store   document.Store              // instead of a SQLite file
 	http    string                      // where the observer listens; "": nowhere
 	otlp    string
 	sample  float64
 	log     io.Writer
+}
+
+// keeper is a store of both, state and logs.
+type keeper interface {
+	state.Store
+	state.Logs
 }
 
 // kinds are the built-in services in the order in which tuples meet them.
@@ -107,6 +115,12 @@ func (m *mesh) open(t *topology.Topology) (err error) {
 		return err
 	}
 	m.closing = append(m.closing, m.documents.Close)
+	if m.keep == nil {
+		m.keep = m.state.State()
+	}
+	if m.store == nil {
+		m.store = m.documents.Documents()
+	}
 	m.archives = service.ArchivesFile(file)
 	return nil
 }
@@ -152,12 +166,12 @@ func (m *mesh) run(ctx context.Context, kind, name string) error {
 		return err
 	}
 	w := &service.Worker{
-		Kind: kind, Name: name, Version: service.Version(), Conn: conn, Store: m.state.State(), Logs: m.state.State(),
+		Kind: kind, Name: name, Version: service.Version(), Conn: conn, Store: m.keep, Logs: m.keep,
 		Cache: state.NewCache(state.CacheOptions{}), Sample: m.observer.SampleRatio(), Drain: 10 * time.Second,
 		Lease:   time.Minute, // nobody takes over from this process, however busy it is
 		Records: cmp.Or(m.records, 1000), Fetch: cmp.Or(m.fetch, 32),
 		Sink: m.sink(m.observer.Sink()), Env: os.LookupEnv, Build: m.build(kind, name),
-		Documents: func(context.Context, string) (document.Store, error) { return m.documents.Documents(), nil },
+		Documents: func(context.Context, string) (document.Store, error) { return m.store, nil },
 	}
 	archives := &service.Archives{
 		Conn: conn, Worker: w.Name, Sink: w.Sink,
