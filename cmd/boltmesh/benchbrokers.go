@@ -22,6 +22,7 @@ import (
 type usage struct {
 	CPU time.Duration `json:"cpu"`
 	RSS int64         `json:"rss"`
+	Bad int64         `json:"bad,omitempty"` // tuples that it has dead-lettered
 }
 
 // benchTopic is the topic of the device scenarios.
@@ -43,7 +44,7 @@ func newBrokers() *cobra.Command {
 			if err := out.Encode(addresses{stack.NATSURL(), stack.KafkaBrokers()}); err != nil {
 				return err
 			}
-			return answer(cmd.InOrStdin(), out)
+			return answer(cmd.InOrStdin(), out, processUsage)
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "where they keep their data")
@@ -56,7 +57,7 @@ type addresses struct {
 }
 
 // answer serves "usage", "profile FILE" and "profiled", one a line, each answered by the usage.
-func answer(in io.Reader, out *json.Encoder) error {
+func answer(in io.Reader, out *json.Encoder, used func() usage) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		what, file, _ := strings.Cut(lines.Text(), " ")
@@ -73,28 +74,38 @@ func answer(in io.Reader, out *json.Encoder) error {
 		case "profiled":
 			pprof.StopCPUProfile()
 		}
-		if err := out.Encode(processUsage()); err != nil {
+		if err := out.Encode(used()); err != nil {
 			return err
 		}
 	}
 	return lines.Err()
 }
 
-// brokers is the running process.
-type brokers struct {
+// child is this program, running again as a part of the bench.
+type child struct {
+	kind string // of a service; "" for the brokers
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *json.Decoder
 	addresses
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *json.Decoder
 }
 
-// startBrokers starts this program again, as brokers with their data in dir.
-func startBrokers(ctx context.Context, dir string) (*brokers, error) {
+// startBrokers starts brokers with their data in dir.
+func startBrokers(ctx context.Context, dir string) (*child, error) {
+	b, err := startChild(ctx, "brokers", "--dir", dir)
+	if err != nil {
+		return nil, fmt.Errorf("start the brokers: %w", err)
+	}
+	return b, nil
+}
+
+// startChild starts `boltmesh bench` with these arguments and waits until it says that it runs.
+func startChild(ctx context.Context, args ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	b := &brokers{cmd: exec.CommandContext(ctx, self, "bench", "brokers", "--dir", dir)}
+	b := &child{cmd: exec.CommandContext(ctx, self, append([]string{"bench"}, args...)...)}
 	b.cmd.Stderr = os.Stderr
 	if b.in, err = b.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -108,23 +119,23 @@ func startBrokers(ctx context.Context, dir string) (*brokers, error) {
 	}
 	b.out = json.NewDecoder(out)
 	if err := b.out.Decode(&b.addresses); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the brokers: %w", err), b.stop())
+		return nil, errors.Join(err, b.stop())
 	}
 	return b, nil
 }
 
 // ask sends one line and returns the usage.
-func (b *brokers) ask(line string) (u usage, err error) {
+func (b *child) ask(line string) (u usage, err error) {
 	if _, err = fmt.Fprintln(b.in, line); err == nil {
 		err = b.out.Decode(&u)
 	}
 	if err != nil {
-		return u, fmt.Errorf("ask the brokers: %w", err)
+		return u, fmt.Errorf("ask a process of the bench: %w", err)
 	}
 	return u, nil
 }
 
-func (b *brokers) stop() error {
+func (b *child) stop() error {
 	_ = b.in.Close()
 	return b.cmd.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What everything is compared with: messages of referenceBytes, published without waiting, referencePending of them under way.
+// What everything is compared with: messages of referenceBytes, of the kind that `transport` has, published without waiting, referencePending of them under way.
 const (
 	referenceBytes   = 256
 	referencePending = 4096
@@ -43,10 +44,10 @@ func reference(ctx context.Context, url string, d time.Duration) (n int, elapsed
 		return 0, 0, err
 	}
 	defer func() { _ = js.DeleteStream(context.WithoutCancel(ctx), referenceStream) }()
-	payload := make([]byte, referenceBytes)
+	payloads := opaque(referenceBytes, 0)
 	began := time.Now()
 	for ; n&0xff != 0 || time.Since(began) < d; n++ {
-		if _, err := js.PublishAsync("bench", payload, jetstream.WithStallWait(10*time.Second)); err != nil {
+		if _, err := js.PublishAsync("bench", payloads[n%len(payloads)], jetstream.WithStallWait(10*time.Second)); err != nil {
 			return 0, 0, fmt.Errorf("publish: %w", err)
 		}
 	}
@@ -102,9 +103,11 @@ func bareChain(ctx context.Context, url string, rate int, warm, d time.Duration)
 		}
 		defer consuming.Stop()
 	}
+	payloads, i := opaque(referenceBytes, 0), 0
 	sent := paced(ctx, rate, warm+d, func(due []time.Time) error {
 		for _, t := range due {
-			payload := make([]byte, referenceBytes)
+			payload := slices.Clone(payloads[i%len(payloads)])
+			i++
 			binary.LittleEndian.PutUint64(payload, uint64(t.UnixNano()))
 			if _, err := js.PublishAsync(subject(0), payload); err != nil {
 				return err

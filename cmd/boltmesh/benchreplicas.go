@@ -112,7 +112,7 @@ func (f *benchFlags) scale(ctx context.Context, output string, stdout, stderr io
 
 // scaleTo runs replicas of one bolt as workers of their own, on brokers of their own.
 func (f *benchFlags) scaleTo(ctx context.Context, from string, replicas int) (s scaled, err error) {
-	t := &trial{scenario: scenario{topology: fmt.Sprintf(replicasTopology, from), generate: true}, benchFlags: f, meter: &meter{}}
+	t := &trial{scenario: scenario{topology: fmt.Sprintf(replicasTopology, from), generate: true}, benchFlags: f, meter: &meter{}, mesh: &mesh{}, stores: &benchStores{}}
 	if t.dir, err = os.MkdirTemp("", "boltmesh-bench-"); err != nil {
 		return s, err
 	}
@@ -122,7 +122,7 @@ func (f *benchFlags) scaleTo(ctx context.Context, from string, replicas int) (s 
 	}
 	defer func() { err = errors.Join(err, t.brokers.stop()) }()
 	o := t.options()
-	o.kinds, o.records, o.fetch, o.workers = []string{topology.KindSpout}, 100, 2, map[string]string{}
+	o.kinds, o.records, o.fetch = []string{topology.KindSpout}, 100, 2
 	for i := range replicas {
 		name := fmt.Sprint("replica", i)
 		d := &desk{}
@@ -136,21 +136,22 @@ func (f *benchFlags) scaleTo(ctx context.Context, from string, replicas int) (s 
 			s.TuplesPerS, s.CPU = r.TuplesPerS, r.TuplesPerS*r.CPU/1e6
 		}
 	}
-	return s, errors.Join(err, t.mesh.stop())
+	return s, errors.Join(err, t.end())
 }
 
-// divided waits until the replicas have their shares of the tasks, where these have owners.
-func (t *trial) divided(ctx context.Context, replicas int) error {
+// divided waits until all workers of the bench's own bolts have their shares of the tasks, where these have owners.
+func (t *trial) divided(ctx context.Context, workers int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return until(ctx, func() bool {
-		members, err := t.mesh.control.Members(ctx, "bench")
+		members, err := t.mesh.control.Members(ctx, t.mesh.plan.Topology.Name)
 		ready := 0
 		for _, m := range members {
-			if m.Node == "work" && (slices.Contains(m.Tasks, tuple.Shared) || len(m.Owned) >= topology.DefaultTasks/replicas) {
+			ours := slices.ContainsFunc(t.mesh.plan.Topology.Bolts, func(b topology.Bolt) bool { return b.ID == m.Node })
+			if ours && (slices.Contains(m.Tasks, tuple.Shared) || len(m.Owned) >= topology.DefaultTasks/workers) {
 				ready++
 			}
 		}
-		return err == nil && ready == replicas
+		return err == nil && ready == workers*len(t.mesh.plan.Topology.Bolts)
 	})
 }

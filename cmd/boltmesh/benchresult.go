@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
 // result is what a scenario came to: of one run, or the medians of several. Tuples are readings that were processed to the end.
@@ -26,13 +28,25 @@ type result struct {
 	ReferenceP50 float64 `json:"reference_p50_ms,omitempty"`
 	CPUPercent   float64 `json:"cpu_percent"` // of one core, all services together
 	Replayed     int64   `json:"replayed"`    // roots that were overdue
+
+	CPURatioLow    float64            `json:"cpu_ratio_low"` // of the runs: how far they are apart
+	CPURatioHigh   float64            `json:"cpu_ratio_high"`
+	StoresCPU      float64            `json:"stores_cpu_us_per_tuple,omitempty"` // of --store-pid
+	StoreReference float64            `json:"store_reference_per_s,omitempty"`   // bulk writes of the same documents
+	StoreRatio     float64            `json:"store_ratio,omitempty"`             // tuples/s to that
+	Maximum        float64            `json:"maximum_per_s,omitempty"`           // of half: what device-expr had just come to
+	Offered        float64            `json:"offered_per_s,omitempty"`
+	RSSByService   map[string]float64 `json:"rss_mb_by_service,omitempty"` // where each is a process of its own; rss_mb is the greatest then
 }
 
 // since is the difference between two moments.
 func (to moment) since(from moment) (r result) {
 	d := to.at.Sub(from.at)
 	services, brokers := to.engine.CPU-from.engine.CPU, to.brokers.CPU-from.brokers.CPU
-	r.RSS = float64(to.engine.RSS) / (1 << 20)
+	r.memory(to)
+	for kind := range to.others {
+		services += to.others[kind].CPU - from.others[kind].CPU
+	}
 	r.CPUPercent = 100 * services.Seconds() / d.Seconds()
 	n := float64(to.done - from.done)
 	if n == 0 {
@@ -40,9 +54,24 @@ func (to moment) since(from moment) (r result) {
 	}
 	r.TuplesPerS = n / d.Seconds()
 	r.ServicesCPU, r.BrokersCPU = micros(services)/n, micros(brokers)/n
-	r.CPU = r.ServicesCPU + r.BrokersCPU
+	r.StoresCPU = micros(to.stores-from.stores) / n
+	r.CPU = r.ServicesCPU + r.BrokersCPU + r.StoresCPU
 	r.Allocs = float64(to.mallocs-from.mallocs) / n
 	return r
+}
+
+// memory is that of the process with all services, or of the largest of several.
+func (r *result) memory(m moment) {
+	r.RSS = float64(m.engine.RSS) / (1 << 20)
+	if len(m.others) == 0 {
+		return
+	}
+	r.RSSByService = map[string]float64{topology.KindSpout: math.Round(r.RSS)}
+	for kind, u := range m.others {
+		mb := float64(u.RSS) / (1 << 20)
+		r.RSSByService[kind] = math.Round(mb)
+		r.RSS = max(r.RSS, mb)
+	}
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
@@ -57,6 +86,10 @@ func (r *result) latencies(h *histogram) {
 func (r *result) relate(m measured) {
 	r.Reference, r.ReferenceCPU, r.ReferenceP50 = m.perSecond, micros(m.cpu), ms(m.p50)
 	r.Ratio, r.CPURatio = r.TuplesPerS/r.Reference, r.CPU/r.ReferenceCPU
+	r.CPURatioLow, r.CPURatioHigh = r.CPURatio, r.CPURatio
+	if m.stored > 0 {
+		r.StoreReference, r.StoreRatio = m.stored, r.TuplesPerS/m.stored
+	}
 	if m.p50 > 0 {
 		r.Ratio = r.P50 / r.ReferenceP50
 	}
@@ -70,9 +103,7 @@ func medians(runs []result) result {
 		for i := range runs {
 			xs = append(xs, *of(&runs[i]))
 		}
-		slices.Sort(xs)
-		m := (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
-		*of(&out) = math.Round(m*1000) / 1000
+		*of(&out) = middle(xs)
 	}
 	for _, of := range []func(*result) *float64{
 		func(r *result) *float64 { return &r.TuplesPerS }, func(r *result) *float64 { return &r.Reference },
@@ -81,12 +112,37 @@ func medians(runs []result) result {
 		func(r *result) *float64 { return &r.RSS }, func(r *result) *float64 { return &r.ServicesCPU },
 		func(r *result) *float64 { return &r.BrokersCPU }, func(r *result) *float64 { return &r.ReferenceCPU },
 		func(r *result) *float64 { return &r.CPURatio }, func(r *result) *float64 { return &r.ReferenceP50 },
-		func(r *result) *float64 { return &r.CPUPercent },
+		func(r *result) *float64 { return &r.CPUPercent }, func(r *result) *float64 { return &r.StoresCPU },
+		func(r *result) *float64 { return &r.StoreReference }, func(r *result) *float64 { return &r.StoreRatio },
+		func(r *result) *float64 { return &r.Maximum }, func(r *result) *float64 { return &r.Offered },
 	} {
 		median(of)
 	}
 	for _, r := range runs {
 		out.Replayed += r.Replayed
 	}
+	out.CPURatioLow, out.CPURatioHigh = math.Inf(1), math.Inf(-1)
+	byKind := map[string][]float64{}
+	for _, r := range runs {
+		out.CPURatioLow, out.CPURatioHigh = min(out.CPURatioLow, r.CPURatio), max(out.CPURatioHigh, r.CPURatio)
+		for kind, mb := range r.RSSByService {
+			byKind[kind] = append(byKind[kind], mb)
+		}
+	}
+	out.CPURatioLow, out.CPURatioHigh = round(out.CPURatioLow), round(out.CPURatioHigh)
+	for kind, mbs := range byKind {
+		if out.RSSByService == nil {
+			out.RSSByService = map[string]float64{}
+		}
+		out.RSSByService[kind] = middle(mbs)
+	}
 	return out
 }
+
+// middle is the median.
+func middle(xs []float64) float64 {
+	slices.Sort(xs)
+	return round((xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2)
+}
+
+func round(x float64) float64 { return math.Round(x*1000) / 1000 }

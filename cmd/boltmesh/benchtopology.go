@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/boltmesh/boltmesh/pkg/script"
@@ -11,17 +12,27 @@ import (
 // benchService is the service of the bolts that only a bench has.
 const benchService = "bench"
 
-// transportTopology carries opaque tuples through three bolts that hand them on to one that drops them, each partitioned by device like a bolt with
-// state: four streams are passed.
-const transportTopology = `
+// transport carries opaque tuples through bolts that hand them on to one that drops them, each partitioned by device like a bolt with state: as many
+// streams are passed as there are hops.
+func transport(hops int) string {
+	var b strings.Builder
+	b.WriteString(`
 topology: bench
 spout: {id: generated, kafka: {brokers: none, topics: [readings]}, decode: json}
 bolts:
-  - {id: first, kind: custom, service: bench, from: {node: generated, grouping: fields, by: [device]}}
-  - {id: second, kind: custom, service: bench, from: {node: first, grouping: fields, by: [device]}}
-  - {id: third, kind: custom, service: bench, from: {node: second, grouping: fields, by: [device]}}
-  - {id: sink, kind: custom, service: bench, from: {node: third, grouping: fields, by: [device]}}
-`
+`)
+	from := "generated"
+	for i := 1; i < hops; i++ {
+		id := fmt.Sprint("pass", i)
+		if i == hops-1 {
+			id = "last"
+		}
+		fmt.Fprintf(&b, "  - {id: %s, kind: custom, service: bench, from: {node: %s, grouping: fields, by: [device]}}\n", id, from)
+		from = id
+	}
+	fmt.Fprintf(&b, "  - {id: sink, kind: custom, service: bench, from: {node: %s, grouping: fields, by: [device]}}\n", from)
+	return b.String()
+}
 
 // chainTopology carries opaque tuples through two bolts that hand them on to one that drops them; the grouping decides how they reach the second.
 const chainTopology = `
@@ -33,6 +44,10 @@ bolts:
   - {id: sink, kind: custom, service: bench, from: {node: second, grouping: shuffle}}
 `
 
+// twelveFields are those of the device scenarios' readings.
+const twelveFields = `{device: string, ts: number, site: string, line: number, temperature: number, humidity: number, pressure: number, voltage: number,
+     current: number, rpm: number, status: string, seq: number}`
+
 // deviceSpout reads the readings of the device scenarios.
 const deviceSpout = `
 topology: bench
@@ -40,8 +55,7 @@ spout:
   id: readings
   kafka: {brokers: none, topics: [readings]}
   fields:
-    {device: string, ts: number, site: string, line: number, temperature: number, humidity: number, pressure: number, voltage: number, current: number,
-     rpm: number, status: string, seq: number}
+    ` + twelveFields + `
   key: device
   time: {field: ts, unit: ms}
 bolts:
@@ -103,6 +117,15 @@ const jsBolts = `
 const probeBolts = `
   - {id: probe, kind: custom, service: bench, from: {node: hot, grouping: fields, by: [device]}}
 `
+
+// leanJob is the device job of readings with n fields, most of which nothing looks at.
+func leanJob(n int) string {
+	return strings.NewReplacer(
+		twelveFields, declared(n),
+		"power: voltage * current", "power: temperature * 2",
+		"dew: (temperature - 32) / 1.8 - (100 - humidity) / 5", "dew: (temperature - 32) / 1.8 - temperature / 50",
+	).Replace(deviceSpout + exprBolts)
+}
 
 // saved is a device job whose readings are stored too.
 func saved(bolts string) string {
