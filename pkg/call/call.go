@@ -65,7 +65,7 @@ var (
 type UnansweredError struct {
 	ID      string
 	After   time.Duration
-	Holders []trace.Holder // a holder without a worker is a node where frames wait
+	Holders []trace.Holder // one without a worker is a node where frames wait; one without a time owns the task where they do, and is silent
 	Why     string         // when nobody holds it
 }
 
@@ -79,6 +79,10 @@ func (e *UnansweredError) Error() string {
 	for _, h := range e.Holders {
 		if h.Worker == "" {
 			who = append(who, fmt.Sprintf("frames wait for node %s, and no worker says that it works on them", h.Node))
+			continue
+		}
+		if h.Since.IsZero() {
+			who = append(who, fmt.Sprintf("frames wait for task %d of node %s, which worker %s owns, and it does not say that it works on them", h.Task, h.Node, h.Worker))
 			continue
 		}
 		who = append(who, fmt.Sprintf("worker %s has it at node %s, for %s", h.Worker, h.Node, time.Since(h.Since).Round(time.Millisecond)))

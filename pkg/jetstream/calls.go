@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // ErrNobody says that nobody serves a subject now.
@@ -37,6 +40,31 @@ func (c *Conn) Tell(subject string, data []byte) error {
 		return fmt.Errorf("tell %s: %w", subject, err)
 	}
 	return nil
+}
+
+// Waiting returns how many frames wait in each task of a node's input, those being handled included; none for a task without any.
+func (c *Conn) Waiting(ctx context.Context, topology, node string) (map[int32]uint64, error) {
+	s, err := c.js.Stream(ctx, StreamName(topology, node))
+	if err != nil {
+		return nil, err
+	}
+	subjects := Subject(topology, node, tuple.Shared)
+	prefix := strings.TrimSuffix(subjects, "any")
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(prefix+"*"))
+	if err != nil {
+		return nil, fmt.Errorf("what waits for %s/%s: %w", topology, node, err)
+	}
+	frames := map[int32]uint64{}
+	for subject, n := range info.State.Subjects {
+		task := int64(tuple.Shared)
+		if subject != subjects {
+			if task, err = strconv.ParseInt(strings.TrimPrefix(subject, prefix), 10, 32); err != nil {
+				continue // somebody else's
+			}
+		}
+		frames[int32(task)] = n
+	}
+	return frames, nil
 }
 
 // Single is an inbox of a shared input that takes one frame at a time and has none waiting behind it. It implements bolt.Inbox.

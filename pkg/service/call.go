@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -218,8 +220,28 @@ func (d *desk) who(ctx context.Context, id string) (a call.Taken) {
 		return a
 	}
 	a.Paused = d.paused()
-	a.Holders = d.holders(ctx, d.calls.Root(a.Position))
+	for _, h := range d.holders(ctx, d.calls.Root(a.Position)) {
+		if h.Worker != "" {
+			a.Holders = append(a.Holders, h)
+			continue
+		}
+		a.Holders = append(a.Holders, d.silent(ctx, h)...)
+	}
 	return a
+}
+
+// silent names the owners of the tasks of a node where frames wait, when nobody says that he works on them: they are frozen, or out of reach.
+func (d *desk) silent(ctx context.Context, h trace.Holder) (found []trace.Holder) {
+	frames, err := d.Conn.Waiting(ctx, d.plan.Topology.Name, h.Node)
+	for _, task := range slices.Sorted(maps.Keys(frames)) {
+		if owner, _ := d.roster.owner(h.Node, strconv.Itoa(int(task))); task != tuple.Shared && owner.worker != "" {
+			found = append(found, trace.Holder{Node: h.Node, Task: task, Worker: owner.worker})
+		}
+	}
+	if err != nil || len(found) == 0 {
+		return []trace.Holder{h}
+	}
+	return found
 }
 
 // forget drops a caller, and the replies to its call that come late.
