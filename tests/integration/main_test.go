@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,12 +32,26 @@ func TestMain(m *testing.M) {
 			binaries = dir
 			err = mesh.Build(context.Background(), dir)
 		}
+		for _, worker := range []string{"a", "b"} {
+			if err == nil {
+				err = buildExample(dir, "foreman-"+worker, "foreman/"+worker)
+			}
+		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
 	}())
+}
+
+// buildExample compiles an example's program.
+func buildExample(dir, name, example string) error {
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), "../../examples/"+example).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return nil
 }
 
 // patience bounds what a test waits for; a loaded machine with two cores needs a part of it.
