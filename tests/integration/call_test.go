@@ -85,6 +85,7 @@ func (c *called) python(name string) *exec.Cmd {
 	c.Helper()
 	var said bytes.Buffer
 	p := exec.Command("python3", "../../examples/foreman/python/b.py", "--worker", name, "--nats-url", c.nats.URL)
+	p.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	p.Stdout, p.Stderr = &said, &said
 	if err := p.Start(); err != nil {
 		c.Fatal(err)
