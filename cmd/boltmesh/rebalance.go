@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -27,8 +29,13 @@ until workers join or leave.
 
 With --tasks the node NODE gets another number of tasks, 1 to 16, so that it can use more workers, or fewer. Keys then belong to other tasks, and their state
 moves with them: emission pauses, everything that is under way is processed, a worker of the node copies its state, the revision is switched, emission
-resumes. If that fails, or is interrupted, the topology still is what it was (boltmesh resume, if it is left paused); give the command again. Write the
-number into the file too: the next apply of a file that says otherwise moves the state back.`,
+resumes. What that waits for is told while it lasts. What is not at rest after --timeout is named, and the topology goes on as it was.
+
+It can be interrupted at any point. By Ctrl-C it is taken back, up to the switch of the revision. Killed, it leaves the topology paused, before the switch with
+the former number of tasks and after it with the new one: the same command again completes it, boltmesh resume lets it go on as it is. Until the switch
+nobody reads the copy, and what an interrupted one has left is cleared by the next.
+
+Write the number into the file too: the next apply of a file that says otherwise moves the state back.`,
 		Example: `  boltmesh rebalance machine-health --dry-run
   boltmesh rebalance machine-health hourly --window 30s
   boltmesh rebalance machine-health hourly --tasks 12`,
@@ -76,7 +83,9 @@ number into the file too: the next apply of a file that says otherwise moves the
 // divide gives a node another number of tasks and says what that took.
 func (c *cli) divide(cmd *cobra.Command, name, node string, tasks int) error {
 	return c.connect(cmd.Context(), func(k *control.Control) error {
-		r, err := k.Divide(cmd.Context(), name, node, tasks, control.ApplyOptions{Timeout: c.timeout, Patience: min(c.timeout, nobodyWait)})
+		r, err := k.Divide(cmd.Context(), name, node, tasks, control.ApplyOptions{
+			Timeout: c.timeout, Patience: min(c.timeout, nobodyWait), Tell: teller(cmd.ErrOrStderr(), time.Now),
+		})
 		if err != nil {
 			return fmt.Errorf("give %s of %s %d tasks: %w", node, name, tasks, err)
 		}
@@ -88,6 +97,26 @@ func (c *cli) divide(cmd *cobra.Command, name, node string, tasks int) error {
 		}
 		return nil
 	})
+}
+
+// Long waits are told of: the first time after firstWord, then whenever it is something else, and at least every stillWaiting.
+const (
+	firstWord    = 2 * time.Second
+	nextWord     = time.Second
+	stillWaiting = 10 * time.Second
+)
+
+// teller returns a function that writes what a command waits for, when it has waited for a while.
+func teller(w io.Writer, now func() time.Time) func(what string) {
+	began, told, last := now(), time.Time{}, ""
+	return func(what string) {
+		since := now().Sub(told)
+		if now().Sub(began) < firstWord || since < nextWord || what == last && since < stillWaiting {
+			return
+		}
+		told, last = now(), what
+		fmt.Fprintf(w, "after %s waiting: %s\n", now().Sub(began).Round(time.Second), what)
+	}
 }
 
 // balances writes what has moved, and what each worker has before and after.
