@@ -102,33 +102,6 @@ func (e *Edge) Way() string {
 	return way
 }
 
-// about says in a few words each what a node is.
-func (p *Plan) about(n *Node) []string {
-	what := n.Kind
-	switch {
-	case n.Kind == KindSpout:
-		return []string{"spout of " + strings.Join(p.Topology.Spout.Kafka.Topics, ", ")}
-	case n.Kind == KindCustom:
-		what = "custom " + n.Service
-	}
-	out := []string{what}
-	switch {
-	case n.Shared:
-		out = append(out, "workers compete")
-	case n.Tasks == 1:
-		out = append(out, "1 task")
-	default:
-		out = append(out, fmt.Sprintf("%d tasks", n.Tasks))
-	}
-	if n.Every > 0 {
-		out = append(out, "ticks every "+short(n.Every.String()))
-	}
-	if saves := p.saves(n); saves != "" {
-		out = append(out, "saves "+saves)
-	}
-	return out
-}
-
 // short writes 1h0m0s as 1h.
 func short(d string) string {
 	if strings.HasSuffix(d, "m0s") {

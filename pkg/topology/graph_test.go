@@ -16,7 +16,7 @@ import (
 func TestGraph(t *testing.T) {
 	for name, file := range map[string]string{
 		"machine-health": "../../examples/machine-health/topology.yaml", "custom-bolt": "../../examples/custom-bolt/topology.yaml",
-		"diamond": "testdata/graphs/diamond.yaml",
+		"diamond": "testdata/graphs/diamond.yaml", "stages": "testdata/graphs/stages.yaml",
 	} {
 		t.Run(name, func(t *testing.T) {
 			source, err := os.ReadFile(file)
