@@ -35,7 +35,7 @@ which everything is processed.
 
 The nodes: tuples IN and OUT a second (of the spout: records that came, and that it took); LATENCY of a frame there, waiting included; QUEUED, frames in its
 input; BUSY, the part of its capacity that is used: at 100% its loops do nothing but work; FAILED, tuples that became dead letters since its workers
-started. A wide terminal shows the busiest of a node's tasks too. NO_COLOR=1 turns colours off.`,
+started. BUSY is coloured when the node's busiest task works 70% of the time, or 95%; a wide terminal shows that task. NO_COLOR=1 turns colours off.`,
 		Example: `  boltmesh top
   boltmesh top machine-health
   boltmesh top machine-health --once -o json | jq '.[].nodes[] | select(.busy > 0.7) | .node'`,

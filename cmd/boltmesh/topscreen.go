@@ -120,7 +120,7 @@ func (s *screen) draw(p *page) error {
 	if err != nil || columns <= 0 || rows <= 0 {
 		columns, rows = 80, 24
 	}
-	_, err = io.WriteString(s.out, "\x1b[H"+strings.Join(p.frame(columns, rows), "\x1b[K\r\n")+"\x1b[K\x1b[J")
+	_, err = io.WriteString(s.out, "\x1b[H\x1b[K"+strings.Join(p.frame(columns, rows), "\r\n\x1b[K")) // cleared first: behind a full line the cursor stands on its last letter
 	return err
 }
 

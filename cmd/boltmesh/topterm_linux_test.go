@@ -78,9 +78,9 @@ func (x *fakeTerminal) await(what string, wanted func(lines []string) bool) {
 	var last []string
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		x.mu.Lock()
-		frames := strings.Split(x.shown.String(), "\x1b[H")
+		frames := strings.Split(x.shown.String(), "\x1b[H\x1b[K")
 		x.mu.Unlock()
-		last = strings.Split(frames[len(frames)-1], "\x1b[K\r\n")
+		last = strings.Split(frames[len(frames)-1], "\r\n\x1b[K")
 		if wanted(last) {
 			return
 		}

@@ -134,6 +134,7 @@ func TestTraceInJaeger(t *testing.T) {
 		}
 	}
 	out := ok(t, "trace", "rooms", alarm)
+	t.Log("\n" + out)
 	if !strings.Contains(out, "output *") || !strings.Contains(out, jaeger.URL+"/trace/") || !strings.Contains(out, ": processed\n") {
 		t.Error(out)
 	}

@@ -217,6 +217,9 @@ func (t *jaegerTrace) hop(s *jaegerSpan) *Hop {
 		Outcome: tag("boltmesh.outcome"), Emitted: int(numberOf(s.Tags, "boltmesh.emitted")),
 		At: time.UnixMicro(s.StartTime).UTC(), Took: Micros(s.Duration),
 	}
+	if h.Task == "shared" {
+		h.Task = "any"
+	}
 	if tag("error") == "true" {
 		h.Error = tag("otel.status_description")
 	}
