@@ -148,10 +148,14 @@ func (m *mesh) rests() bool {
 
 // logs are those of the topology's own that must have an owner.
 func (m *mesh) logs() []string {
-	if m.Replay == nil {
-		return []string{spout.TickLog}
+	logs := []string{spout.TickLog}
+	if m.Replay != nil {
+		logs = append(logs, spout.ReplayLog)
 	}
-	return []string{spout.TickLog, spout.ReplayLog}
+	if len(m.Commands) > 0 {
+		logs = append(logs, spout.CommandLog)
+	}
+	return logs
 }
 
 // report says whether everybody who owns something runs the applied revision.
@@ -270,7 +274,7 @@ func (m *mesh) operate(a *actor) error {
 
 // settled reports whether all changes have been made, and every letter that is to be replayed was, and is processed.
 func (m *mesh) settled() bool {
-	if m.applied.revision != m.last() || m.applied.paused {
+	if m.applied.revision != m.last() || m.applied.paused || !m.obeyed() {
 		return false
 	}
 	if m.Replay == nil {

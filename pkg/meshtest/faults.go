@@ -202,6 +202,11 @@ func (m *mesh) replace(dies bool) {
 		m.replay()
 		return
 	}
+	if m.commander != nil && m.rng.IntN(len(m.parts)+2+len(m.Nodes)) == 0 {
+		end(m.commander.actor)
+		m.obey()
+		return
+	}
 	switch n := m.rng.IntN(len(m.parts) + 1 + len(m.Nodes)); {
 	case n < len(m.parts):
 		end(m.parts[n].actor)

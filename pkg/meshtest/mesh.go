@@ -72,6 +72,8 @@ type Options struct {
 	Changes    int   // of the topology's revision, while everything runs
 	// Replay says which dead letters are replayed, by an operator who does so now and then, and to the end once the last revision is applied. nil: none.
 	Replay func(l *tuple.Letter) bool
+	// Commands are given in this order, by an operator who may give one again; their times are set when they are.
+	Commands []spout.Command
 	// Completed is called at every root completion with the origin's partition (-1: ticks) and the offsets that it covered: all under them must have
 	// been applied and stored.
 	Completed func(p Peek, partition int, first, next int64) error
@@ -108,26 +110,29 @@ type Result struct {
 type mesh struct {
 	*world
 	Options
-	memory    *state.Memory
-	streams   map[address]*stream
-	addresses []address
-	deltas    []sent
-	letters   map[string]*tuple.Letter
-	documents map[string]string
-	bodies    map[string]int
-	parts     []*part
-	ticker    *tickOwner
-	replayer  *replayOwner // nil: nothing is replayed
-	tickers   int          // owners of the tick log so far
-	replays   int          // owners of the replay log so far
-	applied   applied
-	leases    []lease
-	stored    []*tuple.Letter // in the order in which they came
-	replayed  map[*tuple.Letter]bool
-	owners    map[address]*actor
-	flushing  bool
-	flushed   bool
-	lastTick  bolt.Tick
+	memory     *state.Memory
+	streams    map[address]*stream
+	addresses  []address
+	deltas     []sent
+	letters    map[string]*tuple.Letter
+	documents  map[string]string
+	bodies     map[string]int
+	parts      []*part
+	ticker     *tickOwner
+	replayer   *replayOwner  // nil: nothing is replayed
+	tickers    int           // owners of the tick log so far
+	replays    int           // owners of the replay log so far
+	commander  *commandOwner // nil: there are no commands
+	commanders int           // owners of the log of commands so far
+	commanded  int           // commands given
+	applied    applied
+	leases     []lease
+	stored     []*tuple.Letter // in the order in which they came
+	replayed   map[*tuple.Letter]bool
+	owners     map[address]*actor
+	flushing   bool
+	flushed    bool
+	lastTick   bolt.Tick
 
 	generation uint32                  // of the tick log
 	fences     map[state.Task]uint64   // as raised
@@ -206,6 +211,10 @@ func Run(o Options) (*Result, error) {
 		m.replay()
 		m.start("operator", m.operate)
 	}
+	if len(o.Commands) > 0 {
+		m.obey()
+		m.start("commands", m.command)
+	}
 	if o.Changes > 0 || o.Paused > 0 {
 		m.start("apply", m.change)
 	}
@@ -263,6 +272,9 @@ func (m *mesh) stuck() string {
 	if m.replayer != nil && m.replayer.replay != nil {
 		fmt.Fprintf(&b, "replays: %s", m.replayer.replay.Describe())
 	}
+	if m.commander != nil && m.commander.commands != nil {
+		fmt.Fprintf(&b, "commands: %s", m.commander.commands.Describe())
+	}
 	fmt.Fprintf(&b, "%+v of %d revisions, leases %+v\n", m.applied, m.last(), m.alive())
 	for _, to := range m.addresses {
 		if n := len(m.streams[to].messages); n > 0 {
@@ -291,6 +303,9 @@ func (m *mesh) deliver() {
 	}
 	if m.replayer != nil && d.origin == spout.LogOrigin(topologyName, spout.ReplayLog) {
 		m.replayer.inbox = append(m.replayer.inbox, d.deltas...)
+	}
+	if m.commander != nil && d.origin == spout.LogOrigin(topologyName, spout.CommandLog) {
+		m.commander.inbox = append(m.commander.inbox, d.deltas...)
 	}
 	for _, p := range m.parts {
 		if d.origin == origin(p.index) {
