@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // patience is how long Fetch waits for a first frame.
@@ -309,18 +308,3 @@ func (in *Inbox) Close() {
 }
 
 var _ bolt.Inbox = (*Inbox)(nil)
-
-// SubscribeDeltas calls f with every delta message for an origin, on one goroutine, until stop is called.
-func (c *Conn) SubscribeDeltas(topology string, o tuple.Origin, f func([]tuple.Delta, error)) (stop func(), err error) {
-	sub, err := c.nc.Subscribe(deltaSubject(topology, o), deltaHandler(f))
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to deltas: %w", err)
-	}
-	if err := sub.SetPendingLimits(1<<20, 256<<20); err != nil {
-		return nil, err
-	}
-	if err := c.nc.FlushTimeout(5 * time.Second); err != nil { // nothing may be emitted before the server knows
-		return nil, fmt.Errorf("subscribe to deltas: %w", err)
-	}
-	return func() { _ = sub.Unsubscribe() }, nil
-}

@@ -44,6 +44,7 @@ type Conn struct {
 	js       jetstream.JetStream
 	replicas int
 	waiting  func(what string, err error)
+	sent     *sentLately    // deltas
 	breaks   *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
 }
 
@@ -52,7 +53,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.URL == "" {
 		o.URL = nats.DefaultURL
 	}
-	breaks, link := &atomic.Uint64{}, &link{changed: o.Changed}
+	breaks, link, sent := &atomic.Uint64{}, &link{changed: o.Changed}, &sentLately{}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
@@ -62,6 +63,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			breaks.Add(1)
+			sent.repeat(nc, "")
 			link.up(nc)
 		}),
 	}
@@ -91,7 +93,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		nc.Close()
 		return nil, err
 	}
-	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, breaks: breaks}, nil
+	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, sent: sent, breaks: breaks}, nil
 }
 
 // dial tries until ctx ends: a service may well start before its broker.
@@ -167,10 +169,6 @@ func Subject(topology, node string, task int32) string {
 		return "bm." + topology + "." + node + ".any"
 	}
 	return fmt.Sprintf("bm.%s.%s.%d", topology, node, task)
-}
-
-func deltaSubject(topology string, o tuple.Origin) string {
-	return fmt.Sprintf("bmdelta.%s.%016x", topology, uint64(o))
 }
 
 // Serve answers requests on a subject until stop is called. Each request has a goroutine of its own.

@@ -107,25 +107,4 @@ func (o *Outbox) await(ctx context.Context, round []pending) error {
 	}
 }
 
-// Deltas sends ledger deltas of one topology. It implements bolt.Deltas.
-type Deltas struct {
-	conn     *Conn
-	topology string
-}
-
-// Deltas returns the back channel of a topology.
-func (c *Conn) Deltas(topology string) *Deltas { return &Deltas{c, topology} }
-
-// Send implements bolt.Deltas.
-func (d *Deltas) Send(_ context.Context, origin tuple.Origin, deltas []tuple.Delta) error {
-	return d.conn.nc.Publish(deltaSubject(d.topology, origin), tuple.AppendDeltas(nil, deltas))
-}
-
-func deltaHandler(f func([]tuple.Delta, error)) nats.MsgHandler {
-	return func(m *nats.Msg) { f(tuple.DecodeDeltas(m.Data)) }
-}
-
-var (
-	_ bolt.Outbox = (*Outbox)(nil)
-	_ bolt.Deltas = (*Deltas)(nil)
-)
+var _ bolt.Outbox = (*Outbox)(nil)

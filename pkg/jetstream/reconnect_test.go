@@ -15,6 +15,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // wire is a connection's way to the server, which can lose what the server sends, and be cut.
@@ -88,10 +89,13 @@ func (m muted) Write(b []byte) (int, error) {
 }
 
 // frames counts the frames that were lost.
-func (w *wire) frames() int {
+func (w *wire) frames() int { return w.count("$JS.ACK.") }
+
+// count says how often something was in what was lost.
+func (w *wire) count(what string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return bytes.Count(w.lost.Bytes(), []byte("$JS.ACK."))
+	return bytes.Count(w.lost.Bytes(), []byte(what))
 }
 
 // TestNothingOvertakesWhatABreakLost has the server hand out frames that never arrive. It waits half a minute for their acknowledgements, and those
@@ -204,4 +208,68 @@ func TestChangeNamesServer(t *testing.T) {
 			t.Fatal("not told")
 		}
 	}
+}
+
+// TestDeltasOutliveABreak loses deltas on their way to their origin's owner, whose connection then is made anew; then the connection of their sender is.
+func TestDeltasOutliveABreak(t *testing.T) {
+	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stack.Close() })
+	at, err := url.Parse(stack.NATSURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wires [2]*wire
+	var conns [2]*jetstream.Conn
+	for i := range conns {
+		wires[i] = newWire(t, at.Host)
+		if conns[i], err = jetstream.Connect(t.Context(), jetstream.Options{URL: "nats://" + wires[i].Addr().String()}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(conns[i].Close)
+	}
+	owner, sender := conns[0], conns[1]
+	came := make(chan uint64, 100)
+	stop, err := owner.SubscribeDeltas("a", 7, func(ds []tuple.Delta, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		for _, d := range ds {
+			came <- d.XOR
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	want := func(what string) {
+		t.Helper()
+		for x := range uint64(5) {
+			select {
+			case got := <-came:
+				if got != x {
+					t.Errorf("%s: came %d, want %d", what, got, x)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s: delta %d did not come", what, x)
+			}
+		}
+	}
+	wires[0].mute.Store(true)
+	for x := range uint64(5) {
+		if err := sender.Deltas("a").Send(t.Context(), 7, []tuple.Delta{{XOR: x}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); wires[0].count("bmdelta.a.") < 5; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the server does not pass the deltas on")
+		}
+	}
+	wires[0].cut()
+	want("the owner's connection was lost")
+	wires[1].cut()
+	want("the sender's connection was lost")
 }
