@@ -196,12 +196,19 @@ func plain(v any) (string, bool) {
 	return "", false
 }
 
-// Execute implements bolt.Bolt.
-func (f *FirstStage) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+// prepared is what Prepare found out. It is found out anew where nobody has prepared the batch, and where what failed is tried again, such as a script that
+// took too long.
+func (f *FirstStage) prepared(ctx context.Context, t *tuple.Tuple) naming {
 	n, known := f.named[t.ID]
-	if !known { // nobody has prepared the batch
+	if !known || n.err != nil && !bolt.IsReject(n.err) {
 		n = f.name(ctx, t)
 	}
+	return n
+}
+
+// Execute implements bolt.Bolt.
+func (f *FirstStage) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+	n := f.prepared(ctx, t)
 	if n.err != nil || !n.ok {
 		return n.err
 	}
