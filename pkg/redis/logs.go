@@ -18,6 +18,9 @@ var appendSource string
 //go:embed lua/append_once.lua
 var appendOnceSource string
 
+//go:embed lua/forget.lua
+var forgetSource string
+
 //go:embed lua/read.lua
 var readSource string
 
@@ -27,6 +30,7 @@ var setFloorSource string
 var (
 	appendScript     = redis.NewScript(appendSource)
 	appendOnceScript = redis.NewScript(appendOnceSource)
+	forgetScript     = redis.NewScript(forgetSource)
 	readScript       = redis.NewScript(readSource)
 	setFloorScript   = redis.NewScript(setFloorSource)
 )
@@ -62,11 +66,28 @@ func (s *Store) Append(ctx context.Context, topology, log string, generation uin
 // AppendOnce implements state.Logs.
 func (s *Store) AppendOnce(ctx context.Context, topology, log, once string, entry []byte) (int64, bool, error) {
 	p := logKey(topology, log)
-	r, err := appendOnceScript.Run(ctx, s.client, []string{p + ".floor", p + ".entries", p + ".once"}, once, entry).Int64Slice()
+	r, err := appendOnceScript.Run(ctx, s.client, []string{p + ".floor", p + ".entries", p + ".once", p + ".names"}, once, entry).Int64Slice()
 	if err != nil {
 		return 0, false, fmt.Errorf("append %q to log %s of %s: %w", once, log, topology, err)
 	}
 	return r[0], r[1] == 1, nil
+}
+
+// forgotten is how many names one script forgets at most: nobody else is served meanwhile.
+const forgotten = 1000
+
+// Forget implements state.Logs.
+func (s *Store) Forget(ctx context.Context, topology, log string, below int64) error {
+	p := logKey(topology, log)
+	for {
+		n, err := forgetScript.Run(ctx, s.client, []string{p + ".once", p + ".names"}, below, forgotten).Int()
+		if err != nil {
+			return fmt.Errorf("forget names of log %s of %s below %d: %w", log, topology, below, err)
+		}
+		if n < forgotten {
+			return nil
+		}
+	}
 }
 
 // Read implements state.Logs.

@@ -13,6 +13,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/boltmesh/boltmesh/pkg/redis"
+	"github.com/boltmesh/boltmesh/pkg/spout/spouttest"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/state/statetest"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -25,6 +26,12 @@ func TestConformance(t *testing.T) {
 		s := connect(t, url)
 		return s, s
 	})
+}
+
+// TestCalls: the log of calls.
+func TestCalls(t *testing.T) {
+	s := connect(t, server(t, "--appendfsync", "no"))
+	spouttest.Run(t, func(*testing.T) state.Logs { return s })
 }
 
 func TestKeyNames(t *testing.T) {

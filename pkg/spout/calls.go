@@ -65,6 +65,8 @@ type Outcome struct {
 type CallsOptions struct {
 	Spec  topology.Spout
 	Edges []bolt.Edge // of the spout
+	// Keep is how many processed calls keep their ids, the youngest: a call made again under an older one is another call. Default 131,072.
+	Keep int64
 	// Done is told of each call whose tree is complete, unless nobody waits for it. It is called by Apply and the like, before the floor moves.
 	Done func(Outcome)
 }
@@ -78,6 +80,7 @@ type Calls struct {
 	start        int64 // floor when the log was taken over
 	mu           sync.Mutex
 	emitted      int64 // index behind the last entry emitted
+	forgot       int64 // ids of entries below are forgotten
 	open         map[int64]*gathered
 }
 
@@ -111,7 +114,30 @@ func NewCalls(ctx context.Context, o Options, topology string, logs state.Logs, 
 		return nil, err
 	}
 	c.window, c.start, c.emitted = callWindow, c.next, c.next
+	if c.Keep <= 0 {
+		c.Keep = 1 << 17
+	}
+	commit := c.Commit
+	c.Commit = func(ctx context.Context, floor int64) error {
+		if err := commit(ctx, floor); err != nil {
+			return err
+		}
+		return c.forget(ctx, floor)
+	}
 	return c, nil
+}
+
+// forget forgets the ids of calls that have been processed long ago, now and then.
+func (c *Calls) forget(ctx context.Context, floor int64) error {
+	below := floor - c.Keep
+	if below < c.forgot+max(c.Keep/32, 1) {
+		return nil
+	}
+	if err := c.logs.Forget(ctx, c.topology, c.name, below); err != nil {
+		return err
+	}
+	c.forgot = below
+	return nil
 }
 
 // AppendCall adds a call to the log, once however often it is made, by whoever. It returns its position either way. It may be called concurrently with

@@ -96,6 +96,17 @@ func (s *State) AppendOnce(ctx context.Context, topology, log, once string, entr
 	return at, added, nil
 }
 
+// Forget implements state.Logs.
+func (s *State) Forget(ctx context.Context, topology, log string, below int64) error {
+	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		return w.exec(ctx, "DELETE FROM once WHERE log IN (SELECT id FROM log WHERE topology = ? AND name = ?) AND number < ?", topology, log, below)
+	})
+	if err != nil {
+		return fmt.Errorf("forget names of log %s of %s below %d: %w", log, topology, below, err)
+	}
+	return nil
+}
+
 // Read implements state.Logs.
 func (s *State) Read(ctx context.Context, topology, log string, from int64, limit int) (entries [][]byte, length, floor int64, err error) {
 	var l logRow

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/boltmesh/boltmesh/pkg/document"
+	"github.com/boltmesh/boltmesh/pkg/spout/spouttest"
 	"github.com/boltmesh/boltmesh/pkg/sqlite"
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/state/statetest"
@@ -43,6 +44,13 @@ func TestState(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) (state.Store, state.Logs) {
 		db := open(t, filepath.Join(t.TempDir(), "mesh.db"), sqlite.Options{Relaxed: true})
 		return db.State(), db.State()
+	})
+}
+
+// TestCalls: the log of calls.
+func TestCalls(t *testing.T) {
+	spouttest.Run(t, func(t *testing.T) state.Logs {
+		return open(t, filepath.Join(t.TempDir(), "mesh.db"), sqlite.Options{Relaxed: true}).State()
 	})
 }
 

@@ -250,6 +250,14 @@ func (m *Memory) AppendOnce(_ context.Context, topology, log, once string, entry
 	return at, true, nil
 }
 
+// Forget implements Logs.
+func (m *Memory) Forget(_ context.Context, topology, log string, below int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.log(topology, log).once, func(_ string, at int64) bool { return at < below })
+	return nil
+}
+
 // Read implements Logs.
 func (m *Memory) Read(_ context.Context, topology, log string, from int64, limit int) ([][]byte, int64, int64, error) {
 	m.mu.Lock()

@@ -128,6 +128,9 @@ type Logs interface {
 	Append(ctx context.Context, topology, log string, generation uint32, at int64, entry []byte) error
 	// AppendOnce adds entry at the end unless once was given before; it returns the index either way, and whether it is new.
 	AppendOnce(ctx context.Context, topology, log, once string, entry []byte) (at int64, added bool, err error)
+	// Forget forgets the names that AppendOnce was given for entries below: given again, such a name is new. The entries stay. A lower one than before
+	// changes nothing; names from before a store knew how to forget may stay for ever.
+	Forget(ctx context.Context, topology, log string, below int64) error
 	// Read returns at most limit entries with the log's length and floor. The first one has index max(from, floor): what lies below is forgotten.
 	Read(ctx context.Context, topology, log string, from int64, limit int) (entries [][]byte, length, floor int64, err error)
 	// SetFloor raises the log's floor, provided the generation is the current one; a lower floor changes nothing, one beyond the log's length is

@@ -151,6 +151,36 @@ func testConcurrentAppendOnce(t *logTest) {
 	}
 }
 
+// testForget: names are forgotten by the index of their entries, and no others.
+func testForget(t *logTest) {
+	forget := func(log string, below int64) {
+		t.Helper()
+		if err := t.logs.Forget(background, t.topology, log, below); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forget("calls", 3) // there is no such log
+	const n = 2500
+	for i := range int64(n) {
+		t.once("calls", fmt.Sprint(i), fmt.Sprint(i), i, true)
+	}
+	t.once("other", "0", "0", 0, true)
+	t.floor("calls", t.raise("calls"), n-1)
+	forget("calls", n-2)
+	t.holds("calls", 0, 10, n, n-1, fmt.Sprint(n-1))
+	t.once("calls", fmt.Sprint(n-2), "again", n-2, false)
+	t.once("calls", fmt.Sprint(n-1), "again", n-1, false)
+	t.once("other", "0", "again", 0, false)
+	t.once("calls", "0", "anew", n, true)
+	t.once("calls", "0", "again", n, false)
+	forget("calls", 5) // lower than before
+	t.once("calls", "0", "again", n, false)
+	t.once("calls", fmt.Sprint(n-3), "anew", n+1, true)
+	forget("calls", n+1)
+	t.once("calls", "0", "anew once more", n+2, true)
+	t.once("calls", fmt.Sprint(n-3), "again", n+1, false)
+}
+
 func testLogFloor(t *logTest) {
 	g := t.raise("tick")
 	for i := range 5 {

@@ -61,6 +61,7 @@ func Run(t *testing.T, open Open) {
 		{"append", testAppend},
 		{"append once", testAppendOnce},
 		{"concurrent append once", testConcurrentAppendOnce},
+		{"forget names", testForget},
 		{"log floor", testLogFloor},
 		{"advance", testAdvance},
 		{"drop logs", testDropLogs},

@@ -1,0 +1,232 @@
+// Package spouttest is the conformance suite of what spouts keep in a store beside the partitions of Kafka: the log of calls.
+// The memory store and every adapter run it in their tests, with an owner of the log that emits into memory. It never looks behind state.Logs.
+package spouttest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/spout"
+	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
+)
+
+// Run checks one implementation of state.Logs, empty or not: each test has a topology of its own.
+func Run(t *testing.T, open func(t *testing.T) state.Logs) {
+	for i, c := range []struct {
+		name string
+		test func(*desk)
+	}{
+		{"a call is answered", testAnswered},
+		{"an owner that comes after", testSuccessor},
+		{"ids are forgotten", testForgotten},
+		{"what is gathered", testGathered},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.test(&desk{T: t, logs: open(t), topology: fmt.Sprintf("calls-%d", i)})
+		})
+	}
+}
+
+// desk owns the calls of a topology with one node, b, whose work is done by the tests.
+type desk struct {
+	*testing.T
+	logs     state.Logs
+	topology string
+	keep     int64
+	calls    *spout.Calls
+	frames   []tuple.Frame // emitted to b and not handled yet
+	done     []spout.Outcome
+}
+
+type clock struct{}
+
+func (clock) Now() time.Time                             { return time.UnixMilli(1_000_000) }
+func (clock) Sleep(context.Context, time.Duration) error { return nil }
+
+// Publish implements bolt.Outbox.
+func (d *desk) Publish(_ context.Context, out []bolt.Outgoing) error {
+	for _, o := range out {
+		var f tuple.Frame
+		if err := f.Decode(o.Data); err != nil {
+			return err
+		}
+		d.frames = append(d.frames, f)
+	}
+	return nil
+}
+
+// own takes the log over.
+func (d *desk) own() {
+	d.Helper()
+	generation, err := d.logs.Raise(d.Context(), d.topology, spout.CallLog)
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.frames = nil
+	d.calls, err = spout.NewCalls(d.Context(), spout.Options{
+		Where: trace.Where{Topology: d.topology, Node: "ask"}, Generation: generation, Revision: 1, Outbox: d, Clock: clock{},
+		Ledger: ack.Options{Timeout: 1 << 40},
+	}, d.topology, d.logs, spout.CallsOptions{
+		Spec: topology.Spout{ID: "ask", Calls: true, Decode: "json"}, Keep: d.keep,
+		Edges: []bolt.Edge{{To: "b", Stream: topology.CallStream, Shared: true}},
+		Done:  func(o spout.Outcome) { d.done = append(d.done, o) },
+	})
+	if err != nil {
+		d.Fatal(err)
+	}
+}
+
+// call makes a call.
+func (d *desk) call(id string, at int64, added bool) {
+	d.Helper()
+	got, isNew, err := spout.AppendCall(d.Context(), d.logs, d.topology, spout.Call{ID: id, Payload: json.RawMessage(`{"id":"` + id + `"}`), At: 1})
+	if err != nil || got != at || isNew != added {
+		d.Fatalf("call %s: at %d, new %v (%v); want %d, %v", id, got, isNew, err, at, added)
+	}
+}
+
+func (d *desk) pump() {
+	d.Helper()
+	if err := errors.Join(d.calls.Look(d.Context()), d.calls.Pump(d.Context())); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// work is handle, and the floor moves.
+func (d *desk) work(nodes ...string) {
+	d.Helper()
+	d.handle(nodes...)
+	if err := d.calls.Settle(d.Context()); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// handle handles what was emitted: each call has one reply for each node that is named.
+func (d *desk) handle(nodes ...string) {
+	frames := d.frames
+	d.frames = nil
+	for _, f := range frames {
+		for i := range f.Tuples {
+			t := &f.Tuples[i]
+			for _, n := range nodes {
+				d.calls.Gather(t.Position(), spout.Reply{Node: n, ID: tuple.ChildID(t.ID, tuple.Emitter{Node: tuple.NameOf(n)}, 0, 0), Payload: t.Payload})
+			}
+			handled := tuple.LedgerID(t.ID, tuple.NameOf("b"), tuple.Shared, t.Root.Attempt)
+			d.calls.Apply([]tuple.Delta{{Frame: tuple.FrameID(tuple.NameOf("b"), tuple.Shared, []uint64{handled}), First: t.Root.First, Attempt: t.Root.Attempt, XOR: handled}})
+		}
+	}
+}
+
+// answered wants the next outcome.
+func (d *desk) answered(id string, replies int) {
+	d.Helper()
+	if len(d.done) == 0 || d.done[0].ID != id || len(d.done[0].Replies) != replies {
+		d.Fatalf("outcomes %+v, want %s with %d replies first", d.done, id, replies)
+	}
+	d.done = d.done[1:]
+}
+
+func testAnswered(d *desk) {
+	d.call("a", 0, true) // before there is an owner
+	d.own()
+	d.call("b", 1, true)
+	d.call("a", 0, false)
+	d.pump()
+	if len(d.frames) != 2 || d.frames[0].Tuples[0].Stream != topology.CallStream || string(d.frames[0].Tuples[0].Payload) != `{"id":"a"}` {
+		d.Fatalf("emitted %+v", d.frames)
+	}
+	if d.calls.Past(0) {
+		d.Error("an open call is past")
+	}
+	d.work("y", "x")
+	if d.done[0].Replies[0].Node != "x" {
+		d.Errorf("replies in another order: %+v", d.done[0].Replies)
+	}
+	d.answered("a", 2)
+	d.answered("b", 2)
+	if !d.calls.Past(1) {
+		d.Error("a call that is answered is not past")
+	}
+	d.call("a", 0, false)
+	d.pump()
+	if len(d.frames) != 0 {
+		d.Error("a call made again is done again")
+	}
+}
+
+func testSuccessor(d *desk) {
+	d.own()
+	for i := range int64(3) {
+		d.call(fmt.Sprint(i), i, true)
+	}
+	d.pump()
+	later := d.frames[1:]
+	d.frames = d.frames[:1]
+	d.work("b")
+	d.answered("0", 1)
+	former := d.calls
+	d.own()
+	d.pump()
+	d.work("b")
+	d.answered("1", 1)
+	d.answered("2", 1)
+	if !d.calls.Past(0) {
+		d.Error("what a former owner has answered is not past")
+	}
+	d.call("3", 3, true)
+	d.calls = former // it may emit what it finds, to nobody's harm: what becomes of that it cannot note
+	d.pump()
+	d.frames = append(later, d.frames...)
+	d.handle("b")
+	if err := d.calls.Settle(d.Context()); !errors.Is(err, spout.ErrStale) {
+		d.Errorf("a former owner moves the floor: %v", err)
+	}
+}
+
+func testForgotten(d *desk) {
+	d.keep = 64
+	d.own()
+	next := int64(0)
+	for range 10 { // batches: the floor moves with each
+		for range 32 {
+			d.call(fmt.Sprint("call-", next), next, true)
+			next++
+		}
+		d.pump()
+		d.work()
+	}
+	d.call(fmt.Sprint("call-", next-1), next-1, false)
+	d.call(fmt.Sprint("call-", next-64), next-64, false)
+	d.call("call-0", next, true)
+	d.call(fmt.Sprint("call-", next-68), next+1, true) // and no more than a few beyond
+	d.call("call-0", next, false)
+}
+
+func testGathered(d *desk) {
+	d.own()
+	d.call("a", 0, true)
+	d.call("b", 1, true)
+	d.call("c", 2, true)
+	d.pump()
+	at := d.frames[0].Tuples[0].Position()
+	d.calls.Gather(at, spout.Reply{Node: "b", ID: tuple.ID{1}, Payload: json.RawMessage(`{}`)})
+	d.calls.Gather(at, spout.Reply{Node: "b", ID: tuple.ID{1}, Payload: json.RawMessage(`{}`)}) // again, after a crash
+	at.Origin++
+	d.calls.Gather(at, spout.Reply{Node: "b", ID: tuple.ID{2}, Payload: json.RawMessage(`{}`)}) // of another log
+	d.calls.Fail(d.frames[1].Tuples[0].Position(), spout.Failure{Node: "b", Letter: tuple.ID{3}, Error: "bad"})
+	d.calls.Drop(2)
+	d.work()
+	d.answered("a", 1)
+	if len(d.done) != 1 || d.done[0].ID != "b" || len(d.done[0].Failures) != 1 {
+		d.Errorf("%+v, want b with a failure, and nothing of c, whose caller has gone", d.done)
+	}
+}
