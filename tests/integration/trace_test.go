@@ -69,6 +69,7 @@ func TestTrace(t *testing.T) {
 			t.Error("no span of the output tells of the alarm's event")
 		}
 	})
+	tools(t, m, top, first)
 }
 
 // ask waits until Jaeger has the spans of all services in one trace.
