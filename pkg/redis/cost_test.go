@@ -18,6 +18,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
+	"github.com/boltmesh/boltmesh/services/alarm/rule"
 	"github.com/boltmesh/boltmesh/services/stat/window"
 )
 
@@ -34,77 +35,163 @@ func (f *feeder) Fetch(context.Context, int) ([]bolt.Delivery, error) {
 func (f *feeder) Ack(context.Context, []bolt.Delivery) error     { return nil }
 func (f *feeder) Working(context.Context, []bolt.Delivery) error { return nil }
 
-// TestDeviceCosts says what a device takes with two statistics, in Redis and in a worker's cache.
-func TestDeviceCosts(t *testing.T) {
+// costs measures what a task takes in Redis and in a worker's cache.
+type costs struct {
+	t       *testing.T
+	client  *goredis.Client
+	store   *redis.Store
+	cache   *state.Cache
+	batches int
+}
+
+func newCosts(t *testing.T) *costs {
+	t.Helper()
 	url := server(t, "--appendfsync", "no") // it is about memory
 	o, err := goredis.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := goredis.NewClient(o)
-	defer client.Close()
-	store, err := redis.Open(t.Context(), redis.Options{URL: url})
+	c := &costs{t: t, client: goredis.NewClient(o), cache: state.NewCache(state.CacheOptions{Entries: 8 * *devices})}
+	t.Cleanup(func() { _ = c.client.Close() })
+	if c.store, err = redis.Open(t.Context(), redis.Options{URL: url}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.store.Close() })
+	return c
+}
+
+// measure has the bolts of some nodes handle one reading of each device, and a tick at the end if asked for. It returns the bytes that a device takes.
+func (c *costs) measure(tick string, nodes ...node) (remote, local float64) {
+	redisBefore, heapBefore := used(c.t, c.client), heap()
+	for _, n := range nodes {
+		c.fill(n, tick)
+	}
+	of := float64(*devices)
+	return float64(used(c.t, c.client)-redisBefore) / of, float64(heap()-heapBefore) / of
+}
+
+// node is a bolt that is measured.
+type node struct {
+	id   string
+	bolt bolt.Bolt
+}
+
+// statistic is a node of kind stat; every field but the aggregates of x is spec's.
+func statistic(t *testing.T, spec topology.Bolt, functions ...string) node {
+	t.Helper()
+	spec.Kind = topology.KindStat
+	for _, f := range functions {
+		spec.Aggregates = append(spec.Aggregates, topology.Aggregate{Name: f, Func: f, Arg: &topology.Expr{Source: "x"}})
+	}
+	b, err := window.New(spec, byDevice, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	aggregates := func(of string, functions ...string) (out []topology.Aggregate) {
-		for _, f := range functions {
-			out = append(out, topology.Aggregate{Name: f, Func: f, Arg: &topology.Expr{Source: of}})
-		}
-		return out
+	return node{spec.ID, b}
+}
+
+func byDevice(t *tuple.Tuple) (string, bool) { return t.Key, true }
+
+func (c *costs) fill(n node, tick string) {
+	c.t.Helper()
+	task := state.Task{Topology: "machine-health", Node: n.id}
+	epoch, err := c.store.Claim(c.t.Context(), task)
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	specs := []topology.Bolt{
-		{ID: "hourly", Kind: topology.KindStat, Window: topology.Window{Kind: topology.WindowTumbling, Size: time.Hour}, Aggregates: aggregates("x", "count", "mean", "min", "max")},
-		{ID: "totals", Kind: topology.KindStat, Window: topology.Window{Kind: topology.WindowLifetime}, Aggregates: aggregates("x", "count", "mean", "min", "max", "stddev")},
-	}
-	cache := state.NewCache(state.CacheOptions{Entries: 4 * *devices})
-	redisBefore, heapBefore := used(t, client), heap()
-	began, cpu := time.Now(), 0
-	for _, spec := range specs {
-		b, err := window.New(spec, func(t *tuple.Tuple) (string, bool) { return t.Key, true }, nil)
+	in := &feeder{}
+	l := bolttest.Loop(c.t, bolt.Options{
+		Bolt: n.bolt, Inbox: in, Outbox: nowhere{}, Own: &bolt.Ownership{Store: c.store, Task: task, Epoch: epoch, View: c.cache.Open(c.store, task, epoch)},
+	})
+	push := func(f *tuple.Frame) {
+		data, err := f.Append(nil)
 		if err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
-		task := state.Task{Topology: "machine-health", Node: spec.ID}
-		epoch, err := store.Claim(t.Context(), task)
-		if err != nil {
-			t.Fatal(err)
+		in.frames = append(in.frames, bolt.Delivery{Data: data})
+	}
+	step := func() {
+		if _, err := l.Step(c.t.Context()); err != nil {
+			c.t.Fatal(err)
 		}
-		in := &feeder{}
-		l := bolttest.Loop(t, bolt.Options{Bolt: b, Inbox: in, Own: &bolt.Ownership{Store: store, Task: task, Epoch: epoch, View: cache.Open(store, task, epoch)}})
-		for i := int64(0); i <= int64(*devices); {
-			from := i
-			for k := 0; k < 8 && i <= int64(*devices); k++ {
-				f := tuple.Frame{Revision: 1, Source: "clean"}
-				for k := 0; k < 250 && i <= int64(*devices); k++ {
-					r := tuple.Root{Origin: 1, First: i, Attempt: tuple.Attempt{Generation: 1}, Floor: from}
-					f.Tuples = append(f.Tuples, tuple.Tuple{
-						ID: tuple.RootID(tuple.Position{Origin: 1, Offset: i}), Root: r, Offset: i, Stream: tuple.DefaultStream,
-						Key: fmt.Sprintf("device-%07d", i%int64(*devices)), Time: 1_767_225_600_000 + i, Payload: fmt.Appendf(nil, `{"x":%d.5}`, i%90),
-					})
-					i++
-				}
-				data, err := f.Append(nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				in.frames = append(in.frames, bolt.Delivery{Data: data})
+		c.batches++
+	}
+	for i := int64(0); i <= int64(*devices); {
+		from := i
+		for k := 0; k < 8 && i <= int64(*devices); k++ {
+			f := tuple.Frame{Revision: 1, Source: "clean"}
+			for k := 0; k < 250 && i <= int64(*devices); k++ {
+				r := tuple.Root{Origin: 1, First: i, Attempt: tuple.Attempt{Generation: 1}, Floor: from}
+				f.Tuples = append(f.Tuples, tuple.Tuple{
+					ID: tuple.RootID(tuple.Position{Origin: 1, Offset: i}), Root: r, Offset: i, Stream: tuple.DefaultStream,
+					Key: fmt.Sprintf("device-%07d", i%int64(*devices)), Time: 1_767_225_600_000 + i, Payload: fmt.Appendf(nil, `{"x":%d.5}`, i%90),
+				})
+				i++
 			}
-			if _, err := l.Step(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			cpu++
+			push(&f)
+		}
+		step()
+	}
+	for n := range int64(2) { // the second says that the first is fully processed, so that nothing of it is kept
+		if tick != "" {
+			at := tuple.Position{Origin: 2, Offset: n}
+			push(&tuple.Frame{Revision: 1, Source: "spout", Tuples: []tuple.Tuple{{
+				ID: tuple.RootID(at), Offset: n, Stream: tuple.TickStream, Payload: []byte(tick), Root: tuple.Root{Origin: 2, First: n, Attempt: tuple.Attempt{Generation: 1}, Floor: n},
+			}}})
+			step()
 		}
 	}
-	n := float64(*devices)
-	local := float64(heap()-heapBefore) / n
-	remote := float64(used(t, client)-redisBefore) / n
-	t.Logf("%d devices x 2 statistics: %.0f bytes a device in Redis, %.0f in the cache (%d entries); %v in %d batches", *devices, remote, local, cache.Stats().Entries, time.Since(began).Round(time.Millisecond), cpu)
+}
+
+// nowhere takes what is published.
+type nowhere struct{}
+
+func (nowhere) Publish(context.Context, []bolt.Outgoing) error { return nil }
+
+// TestDeviceCosts says what a device takes with two statistics, in Redis and in a worker's cache.
+func TestDeviceCosts(t *testing.T) {
+	c := newCosts(t)
+	began := time.Now()
+	remote, local := c.measure("",
+		statistic(t, topology.Bolt{ID: "hourly", Window: topology.Window{Kind: topology.WindowTumbling, Size: time.Hour}}, "count", "mean", "min", "max"),
+		statistic(t, topology.Bolt{ID: "totals", Window: topology.Window{Kind: topology.WindowLifetime}}, "count", "mean", "min", "max", "stddev"))
+	t.Logf("%d devices x 2 statistics: %.0f bytes a device in Redis, %.0f in the cache (%d entries); %v in %d batches", *devices, remote, local, c.cache.Stats().Entries, time.Since(began).Round(time.Millisecond), c.batches)
 	if *devices >= 2000 && (remote > 2000 || local > 4000) {
 		t.Errorf("more than 2000 bytes in Redis or 4000 in the cache")
 	}
-	runtime.KeepAlive(cache)
+	runtime.KeepAlive(c)
+}
+
+// TestRowCosts says what a device takes by the rows of the table of caches.
+func TestRowCosts(t *testing.T) {
+	when := func(source string) *topology.Expr { return &topology.Expr{Source: source} }
+	alarm := func(id string, spec topology.Bolt) node {
+		spec.ID, spec.Kind, spec.RaiseAfter, spec.ClearAfter = id, topology.KindAlarm, 2, 1
+		b, err := rule.New(spec, byDevice, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return node{id, b}
+	}
+	const four = "count mean min max"
+	for _, row := range []struct {
+		what string
+		tick string
+		node node
+	}{
+		{"an hour, four aggregates", "", statistic(t, topology.Bolt{ID: "hourly", Window: topology.Window{Kind: topology.WindowTumbling, Size: time.Hour}}, strings.Fields(four)...)},
+		{"a lifetime, five aggregates", "", statistic(t, topology.Bolt{ID: "totals", Window: topology.Window{Kind: topology.WindowLifetime}}, strings.Fields(four+" stddev")...)},
+		{"the time of the last output", `{"n":1,"time":1767225600000}`, statistic(t, topology.Bolt{ID: "interval", Every: time.Minute}, strings.Fields(four)...)},
+		{"an alarm that counts", "", alarm("counting", topology.Bolt{When: when("x > 0")})},
+	} {
+		c := newCosts(t)
+		remote, local := c.measure(row.tick, row.node)
+		t.Logf("%s: %.0f bytes a device in Redis, %.0f in the cache (%d entries of %d devices)", row.what, remote, local, c.cache.Stats().Entries, *devices)
+		if *devices >= 2000 && (remote > 1000 || local > 2000) {
+			t.Errorf("%s: more than 1000 bytes in Redis or 2000 in the cache", row.what)
+		}
+		runtime.KeepAlive(c)
+	}
 }
 
 func heap() int64 {
