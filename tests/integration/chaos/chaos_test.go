@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -44,6 +45,15 @@ func TestPlanComesFromTheSeed(t *testing.T) {
 // right is what is stored of some readings when nothing goes wrong: two intervals per device.
 func right(fed []reading) *stored {
 	s := &stored{readings: slices.DeleteFunc(slices.Clone(fed), func(r reading) bool { return !sampled(r.Device) })}
+	for i, r := range fed {
+		if i%500 == 3 {
+			s.late = append(s.late, r)
+		}
+	}
+	s.windows = documents(shares(fed, func(r reading) slot { return slot{r.Device, start(r.TS)} }))
+	timely := slices.DeleteFunc(slices.Clone(fed), func(r reading) bool { return r.Seq%500 == 3 })
+	s.sites = documents(shares(timely, func(r reading) slot { return slot{site(r.Device), start(r.TS)} }))
+	s.siteParts = documents(shares(fed, func(r reading) slot { return slot{site(r.Device), r.TS / 30_000} })) // intervals begin anywhere
 	devices := byDevice(fed, func(r reading) string { return r.Device })
 	for _, device := range slices.Sorted(maps.Keys(devices)) {
 		all := devices[device]
@@ -83,6 +93,18 @@ func right(fed []reading) *stored {
 	return s
 }
 
+func documents(of map[slot]share) (out []window) {
+	for at, s := range of {
+		w := window{Group: at.group, Count: s.count, Sum: s.sum, Version: 1}
+		w.Window.Start, w.Window.End = at.start, at.start+length
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b window) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Window.Start, b.Window.Start))
+	})
+	return out
+}
+
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	fed := generate(7, 2000, 10)
 	if d := check(fed, right(fed)); len(d) > 0 {
@@ -104,6 +126,14 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"lost event", func(s *stored) { s.alarms = s.alarms[1:] }, "the events of high"},
 		{"doubled event", func(s *stored) { s.alarms = append(s.alarms, s.alarms[0]) }, "the events of high"},
 		{"lost episode", func(s *stored) { s.episodes = s.episodes[1:] }, "the episodes of high"},
+		{"lost window", func(s *stored) { s.windows = s.windows[1:] }, "the window at"},
+		{"doubled window", func(s *stored) { s.windows = append(s.windows, s.windows[0]) }, "two documents of the window"},
+		{"a correction that is missing", func(s *stored) { s.windows[3].Count-- }, "the window at"},
+		{"window of a site too small", func(s *stored) { s.sites[0].Sum-- }, "the window of a site at"},
+		{"lost late reading", func(s *stored) { s.late = s.late[1:] }, "the window of a site at"},
+		{"doubled late reading", func(s *stored) { s.late = append(s.late, s.late[0]) }, "is late twice"},
+		{"lost interval of a site", func(s *stored) { s.siteParts = s.siteParts[1:] }, "the sum of a site's intervals"},
+		{"unknown site", func(s *stored) { s.siteParts = append(s.siteParts, window{Group: "site-x"}) }, "where there was no reading"},
 		{"stale episode", func(s *stored) { s.episodes[0].Version, s.episodes[0].State, s.episodes[0].ClearedAt = 1, "open", nil }, "the episodes of high"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -26,6 +26,15 @@ type interval struct {
 	}
 }
 
+// window is a document of a statistic by event time, or of one per site.
+type window struct {
+	Group   string
+	Count   int
+	Sum     float64
+	Version int
+	Window  struct{ Start, End int64 }
+}
+
 // alarm is a stored event.
 type alarm struct {
 	Device string
@@ -51,6 +60,10 @@ type stored struct {
 	readings  []reading
 	totals    []total
 	intervals []interval
+	windows   []window  // per device
+	sites     []window  // per site, by event time
+	late      []reading // what sites found late
+	siteParts []window  // per site, by the clock
 	alarms    []alarm
 	episodes  []episode
 }
@@ -64,7 +77,7 @@ func load(ctx context.Context, url string) (*stored, error) {
 	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
 	db, s := client.Database("chaos"), &stored{}
 	for name, into := range map[string]any{
-		"readings": &s.readings, "totals": &s.totals, "intervals": &s.intervals, "alarms": &s.alarms, "alarms_episodes": &s.episodes,
+		"readings": &s.readings, "totals": &s.totals, "intervals": &s.intervals, "windows": &s.windows, "sites": &s.sites, "late": &s.late, "site_intervals": &s.siteParts, "alarms": &s.alarms, "alarms_episodes": &s.episodes,
 	} {
 		cursor, err := db.Collection(name).Find(ctx, bson.D{})
 		if err == nil {
@@ -82,6 +95,8 @@ func check(fed []reading, s *stored) []string {
 	c := &checker{want: byDevice(fed, func(r reading) string { return r.Device }), stored: s}
 	c.documents(fed)
 	c.lifetimes()
+	c.single()
+	c.global()
 	points := c.chains()
 	for device, all := range c.want {
 		for _, r := range all {

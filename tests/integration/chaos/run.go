@@ -208,6 +208,7 @@ func (w *world) judge(ctx context.Context, r *report) error {
 		return err
 	}
 	w.say("stored: %d readings, %d totals, %d intervals, %d alarms, %d episodes", len(s.readings), len(s.totals), len(s.intervals), len(s.alarms), len(s.episodes))
+	w.say("stored: %d windows, %d of sites, %d intervals of sites, %d late readings", len(s.windows), len(s.sites), len(s.siteParts), len(s.late))
 	r.problems = append(r.problems, check(w.fed, s)...)
 	return nil
 }
