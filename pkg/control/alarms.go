@@ -68,7 +68,7 @@ type CommandOutcome struct {
 	CommandRequest
 	Position int64  `json:"position"`
 	New      bool   `json:"new"`
-	Refused  string `json:"refused,omitempty"` // why nothing was done; its dead letter says the same
+	Refused  string `json:"refused,omitempty"` // why nothing was done
 }
 
 // Command has an alarm do something for one group, and returns what came of it once it is processed: its event is emitted and, if the alarm is saved,
@@ -125,19 +125,24 @@ func (c *Control) askCommand(ctx context.Context, name string, request []byte) (
 	return a, err
 }
 
-// refusal is what the dead letter of a command says, which was stored before the command counted as processed; "" when there is none.
+// refusal is what the dead letter of a command says, which was stored before the command counted as processed; "" when there is none. The letter is dropped:
+// its tuple cannot come again, and whoever asked is told.
 func refusal(ctx context.Context, letters *jetstream.Letters, name, node string, at int64) (string, error) {
 	key := jetstream.LetterKey{Node: node, ID: spout.CommandID(name, at)}
-	l, _, err := letters.Load(ctx, name, key.Node, key.ID)
+	l, sequence, err := letters.Load(ctx, name, key.Node, key.ID)
 	if err == nil {
-		return l.Error, nil
+		err = letters.Deal(ctx, name, key, jetstream.Dealt{Dropped: true, Position: -1, At: time.Now().UnixMilli()})
+		if err == nil {
+			_ = letters.Delete(ctx, sequence) // somebody who asked the same may have been faster
+		}
+		return l.Error, err
 	}
 	if !errors.Is(err, jetstream.ErrNotFound) {
 		return "", err
 	}
 	dealt, err := letters.Dealt(ctx, name)
 	if d, ok := dealt[key]; ok && d.Dropped {
-		return "it was refused, and the dead letter that said why has been dropped", err
+		return "it was refused before, and whoever asked was told why", err
 	}
 	return "", err
 }

@@ -110,7 +110,11 @@ func TestCommands(t *testing.T) {
 	if !first.New || again.New || first.Position != again.Position {
 		t.Errorf("%+v, then %+v", first, again)
 	}
-	ask(ack("lines", "north\x1f3", ""), "acknowledged already by ann")
+	ask(ack("lines", "north\x1f3", "q3"), "acknowledged already by ann")
+	ask(ack("lines", "north\x1f3", "q3"), "it was refused before")
+	if letters, err := c.Letters(t.Context(), "plant", control.LetterFilter{}); err != nil || len(letters) > 0 {
+		t.Errorf("%v, %v: refusals that were told are no letters any more", letters, err)
+	}
 	ask(ack("any", "all", ""), "")
 	for q, want := range map[control.CommandRequest]string{
 		ack("hott", "d1", ""):                        "plant has no alarm hott: its alarms are hot, lines, any",
