@@ -78,7 +78,11 @@ type Single struct {
 
 // JoinSingly is Join for slow work: frames are handed to whoever is free, one after the other.
 func (c *Conn) JoinSingly(ctx context.Context, topology, node string) (*Single, error) {
-	consumer, err := c.js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
+	_, js, err := c.lane.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
 	if err != nil {
 		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
 	}

@@ -54,26 +54,33 @@ func Passing(err error) bool { return errors.Is(err, ErrInterrupted) || passing(
 func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoch uint64, batch int) (*Inbox, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*oneTry)
 	defer cancel()
-	reconnects := c.nc.Stats().Reconnects
+	nc, js, err := c.lane.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reconnects := nc.Stats().Reconnects
 	r := replacement{
-		Conn: c, stream: StreamName(topology, node), prefix: fmt.Sprintf("t%d-e", task), epoch: epoch,
+		Conn: c, via: js, stream: StreamName(topology, node), prefix: fmt.Sprintf("t%d-e", task), epoch: epoch,
 		config: consumerConfig("", Subject(topology, node, task), ahead*batch),
 	}
+	// How far it is need not survive the server: whoever comes back to one that was away takes the task anew. On file it would be written ten times a second.
+	r.config.MemoryStorage = true
 	var consumer jetstream.Consumer
-	err := repeat(ctx, fmt.Sprintf("take task %d of %s", task, r.stream), steady, func() (err error) {
+	err = repeat(ctx, fmt.Sprintf("take task %d of %s", task, r.stream), steady, func() (err error) {
 		consumer, err = r.try(ctx)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	lost := func() bool { return c.nc.Stats().Reconnects != reconnects }
+	lost := func() bool { return nc.Stats().Reconnects != reconnects }
 	return open(consumer, batch, slack, lost)
 }
 
 // replacement is the replacing of a task's consumers by a new one.
 type replacement struct {
 	*Conn
+	via            jetstream.JetStream // the connection that the frames come over
 	stream, prefix string
 	epoch          uint64
 	config         jetstream.ConsumerConfig
@@ -85,39 +92,43 @@ type replacement struct {
 // is made, whose leader the cluster draws anew. As the server refuses a second consumer of a subject, the one that is created is the only one.
 func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
 	var old []string
+	copies := 0
 	err := ask(ctx, "consumers", func(ctx context.Context) (err error) {
-		old, err = r.consumers(ctx, r.stream, r.prefix) // also one of this epoch, from before an interruption or an attempt that was not answered
+		old, copies, err = r.consumers(ctx, r.stream, r.prefix) // also one of this epoch, from before an interruption or an attempt that was not answered
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	removal, creation := oneTry, oneTry
+	if r.tries++; copies > 1 {
+		// 1, 2, 1, 4, 1, 2, 1, 8 times as long: mostly short, as one of three leaders drawn is the dead server, and sometimes long, as a machine may be slow.
+		removal, creation = shortTry/4, min(oneTry, shortTry*time.Duration(r.tries&-r.tries))
+	}
 	for _, n := range old {
-		remove, cancel := context.WithTimeout(ctx, shortTry/4)
+		remove, cancel := context.WithTimeout(ctx, removal)
 		err := r.js.DeleteConsumer(remove, r.stream, n)
 		cancel()
 		if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && !passing(err) {
 			return nil, fmt.Errorf("replace consumer %s: %w", n, err)
 		}
 	}
-	// 1, 2, 1, 4, 1, 2, 1, 8 times as long: mostly short, as one of three leaders drawn is the dead server, and sometimes long, as a machine may be slow.
-	r.tries++
-	create, cancel := context.WithTimeout(ctx, min(oneTry, shortTry*time.Duration(r.tries&-r.tries)))
+	create, cancel := context.WithTimeout(ctx, creation)
 	defer cancel()
 	// A name of its own for each attempt: one that is there already would not begin again at the first frame.
 	r.config.Durable = fmt.Sprintf("%s%d-%s", r.prefix, r.epoch, rand.Text()[:8])
-	consumer, err := r.js.CreateConsumer(create, r.stream, r.config)
+	consumer, err := r.via.CreateConsumer(create, r.stream, r.config)
 	if err != nil {
 		return nil, fmt.Errorf("create consumer %s: %w", r.config.Durable, err)
 	}
 	return consumer, nil
 }
 
-// consumers lists those of a stream whose names begin so.
-func (c *Conn) consumers(ctx context.Context, stream, prefix string) (found []string, err error) {
+// consumers lists those of a stream whose names begin so, and says how many copies of the stream there are.
+func (c *Conn) consumers(ctx context.Context, stream, prefix string) (found []string, copies int, err error) {
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	names := s.ConsumerNames(ctx)
 	for n := range names.Name() {
@@ -125,12 +136,16 @@ func (c *Conn) consumers(ctx context.Context, stream, prefix string) (found []st
 			found = append(found, n)
 		}
 	}
-	return found, names.Err()
+	return found, s.CachedInfo().Config.Replicas, names.Err()
 }
 
 // Join competes for the frames of a shared input.
 func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inbox, error) {
-	consumer, err := c.js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
+	_, js, err := c.lane.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
 	if err != nil {
 		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
 	}

@@ -39,13 +39,17 @@ type Deltas struct {
 func (c *Conn) Deltas(topology string) *Deltas { return &Deltas{c, topology} }
 
 // Send implements bolt.Deltas.
-func (d *Deltas) Send(_ context.Context, origin tuple.Origin, deltas []tuple.Delta) error {
-	if err := d.conn.sent.listen(d.conn.nc); err != nil {
+func (d *Deltas) Send(ctx context.Context, origin tuple.Origin, deltas []tuple.Delta) error {
+	nc, _, err := d.conn.lane.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.conn.sent.listen(nc); err != nil {
 		return err
 	}
 	m := sent{time.Now(), deltaSubject(d.topology, origin), tuple.AppendDeltas(nil, deltas)}
 	d.conn.sent.keep(m)
-	return d.conn.nc.Publish(m.subject, m.data)
+	return nc.Publish(m.subject, m.data)
 }
 
 // sent is a message with deltas.

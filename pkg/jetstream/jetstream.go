@@ -38,12 +38,13 @@ type Options struct {
 	Waiting func(what string, err error)
 }
 
-// Conn is one connection with its JetStream context.
+// Conn is a connection with its JetStream context, and another one for the frames that come in once a loop consumes any.
 type Conn struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	replicas int
 	waiting  func(what string, err error)
+	lane     lane
 	sent     *sentLately    // deltas
 	breaks   *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
 }
@@ -57,13 +58,14 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
+	}
+	told := []nats.Option{
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			breaks.Add(1)
 			link.down(err)
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			breaks.Add(1)
-			sent.repeat(nc, "")
 			link.up(nc)
 		}),
 	}
@@ -83,7 +85,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		}
 		opts = append(opts, nats.Secure(config))
 	}
-	nc, err := dial(ctx, o, opts)
+	nc, err := dial(ctx, o, append(told, opts...))
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +95,11 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		nc.Close()
 		return nil, err
 	}
-	return &Conn{nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, sent: sent, breaks: breaks}, nil
+	again := nats.ReconnectHandler(func(nc *nats.Conn) { sent.repeat(nc, "") })
+	return &Conn{
+		nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, sent: sent, breaks: breaks,
+		lane: lane{dial: func(ctx context.Context) (*nats.Conn, error) { return dial(ctx, o, append(opts, again)) }},
+	}, nil
 }
 
 // dial tries until ctx ends: a service may well start before its broker.
@@ -151,12 +157,17 @@ func tlsConfig(o Options) (*tls.Config, error) {
 
 // Close drains what has been written and closes the connection.
 func (c *Conn) Close() {
-	_ = c.nc.FlushTimeout(2 * time.Second)
-	c.nc.Close()
+	c.lane.close()
+	finish(c.nc)
+}
+
+func finish(nc *nats.Conn) {
+	_ = nc.FlushTimeout(2 * time.Second)
+	nc.Close()
 }
 
 // Connected reports whether the connection is up now.
-func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+func (c *Conn) Connected() bool { return c.nc.IsConnected() && c.lane.connected() }
 
 // Names of streams, subjects and consumers.
 
