@@ -68,7 +68,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
 	fs.IntSliceVar(&f.replicas, "replicas", nil, "instead of scenarios: how throughput grows with so many replicas of a bolt, such as 1,2,4; its work is a wait")
 	fs.IntSliceVar(&f.pids, "store-pid", nil, "the servers behind --redis and --mongo, when they are on this machine: their CPU counts too; Linux only")
 	f.storeFlags(fs)
-	c.AddCommand(newBrokers(), newApart())
+	c.AddCommand(newBrokers(), newApart(), newCurves())
 	return c
 }
 
