@@ -24,6 +24,18 @@ func TestExampleCases(t *testing.T) {
 			t.Errorf("%s has no tests", file)
 		}
 	}
+	all, err := filepath.Glob("../../examples/*/*.yaml") // some examples have a second topology, of workers of one's own, which cases cannot run
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		if strings.HasSuffix(file, casefile.Suffix) {
+			continue
+		}
+		if code, out, errs := call(t, "validate", file); code != exitOK {
+			t.Errorf("%s: %s%s", file, out, errs)
+		}
+	}
 }
 
 func TestFailingCases(t *testing.T) {

@@ -101,7 +101,7 @@ func (r *run) exactly(e *entry, what string, want, got []*value, same compare) {
 	}
 	for i, k := range pairs {
 		if k < 0 {
-			r.missing(want[i], fmt.Sprintf("%s %s, none of them this one (%d of the %d expected)", what, numberOf(got), i+1, len(want)), got, taken, same)
+			r.missing(want[i], fmt.Sprintf("%s %s: %s is %s", what, numberOf(got), which(i, len(want)), among(got)), got, taken, same)
 		}
 	}
 	var more []*value
@@ -113,6 +113,22 @@ func (r *run) exactly(e *entry, what string, want, got []*value, same compare) {
 	if len(got) > len(want) {
 		r.fail(e.place, Failure{What: fmt.Sprintf("%s %s, %d expected", what, numberOf(got), len(want)), Came: write(more)})
 	}
+}
+
+// which says which of n expected ones is meant.
+func which(i, n int) string {
+	if n == 1 {
+		return "the one expected"
+	}
+	return fmt.Sprintf("number %d of the %d expected", i+1, n)
+}
+
+// among says where an expected one is not.
+func among(got []*value) string {
+	if len(got) == 0 {
+		return "missing"
+	}
+	return "not among them"
 }
 
 // missing reports a value that did not come, with the one most like it.
@@ -155,7 +171,7 @@ func (r *run) partly(e *entry, what string, got []*value, same compare) {
 			taken := map[int]bool{}
 			for i, k := range assign(f.items, got, same) {
 				if taken[k] = true; k < 0 {
-					r.missing(f.items[i], fmt.Sprintf("%s %s, none of them this one", what, numberOf(got)), got, taken, same)
+					r.missing(f.items[i], fmt.Sprintf("%s %s: %s is %s", what, numberOf(got), which(i, len(f.items)), among(got)), got, taken, same)
 				}
 			}
 		default:
