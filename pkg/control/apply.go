@@ -204,11 +204,7 @@ func (c *change) stop(ctx context.Context, alive []member.Member) (warning strin
 		}
 		return "no worker runs, and the last ones did not stop in an orderly manner: " + unsure, nil
 	}
-	spouts := slices.ContainsFunc(alive, func(m member.Member) bool { return m.Kind == topology.KindSpout })
 	c.last, warning, err = c.quiesce(ctx, c.name, c.id, c.old, c.last, waiting{c.options.Timeout, c.options.Tell})
-	if err == nil && !spouts {
-		warning = "no spout runs: " + unsure
-	}
 	return warning, err
 }
 

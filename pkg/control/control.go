@@ -26,9 +26,6 @@ type Control struct {
 // ErrUnknown says that no topology of that name is applied.
 var ErrUnknown = errors.New("no such topology")
 
-// oneLook bounds a look at the leases; who waits for something looks again.
-const oneLook = 10 * time.Second
-
 // poll is how often what cannot be watched is asked for.
 const poll = 100 * time.Millisecond
 
@@ -168,30 +165,26 @@ func (c *Control) members(ctx context.Context, name string) (map[string]member.M
 	if name == "" {
 		name = "*"
 	}
-	one, done := context.WithTimeout(ctx, oneLook)
-	defer done()
-	out := map[string]member.Member{}
-	var whole bool
-	var bad error
-	err := c.leases.Watch(one, name+".member.>", func(e jetstream.Entry) { // all of one moment, with one request
-		var l member.Member
-		switch {
-		case e.Key == "":
-			whole = true
-			done()
-		case e.Value == nil:
-			delete(out, e.Key)
-		default:
-			if err := json.Unmarshal(e.Value, &l); err != nil {
-				bad = fmt.Errorf("lease %s: %w", e.Key, err)
-			}
-			out[e.Key] = l
-		}
-	})
-	if !whole {
-		return nil, errors.Join(err, ctx.Err())
+	keys, err := c.leases.Known(ctx, name+".member.>")
+	if err != nil {
+		return nil, err
 	}
-	return out, bad
+	out := map[string]member.Member{}
+	for _, k := range keys {
+		e, err := c.leases.Load(ctx, k)
+		if errors.Is(err, jetstream.ErrNotFound) {
+			continue // expired or released
+		}
+		if err != nil {
+			return nil, err
+		}
+		var l member.Member
+		if err := json.Unmarshal(e.Value, &l); err != nil {
+			return nil, fmt.Errorf("lease %s: %w", k, err)
+		}
+		out[k] = l
+	}
+	return out, nil
 }
 
 // DeleteOptions say how a topology is deleted. The zero value stops it as it is.

@@ -74,6 +74,9 @@ func (c *Control) quiesce(ctx context.Context, name, change string, a *Applied, 
 		}
 		return what, err
 	})
+	if err == nil && !r.spouts {
+		r.warning = "no spout runs: " + unsure
+	}
 	if err == nil {
 		return last, r.warning, nil
 	}

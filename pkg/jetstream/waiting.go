@@ -45,3 +45,21 @@ func (c *Conn) Purge(ctx context.Context, topology, node string, task int32) err
 	}
 	return nil
 }
+
+// Known lists the keys that match a filter, and some that are gone. Unlike Keys, which is told of each by a watch, it misses none that is being written again
+// at this moment, as leases are all the time.
+func (b *Bucket) Known(ctx context.Context, filter string) (keys []string, err error) {
+	s, err := b.conn.js.Stream(ctx, "KV_"+b.name)
+	if err != nil {
+		return nil, fmt.Errorf("keys of %s: %w", b.name, err)
+	}
+	prefix := "$KV." + b.name + "."
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(prefix+filter))
+	if err != nil {
+		return nil, fmt.Errorf("keys of %s: %w", b.name, err)
+	}
+	for subject := range info.State.Subjects {
+		keys = append(keys, strings.TrimPrefix(subject, prefix))
+	}
+	return keys, nil
+}
