@@ -13,7 +13,7 @@ BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build images compose-test test vet unit integration tools lint fmt fuzz sim divide chaos chaos-short bench clean
+.PHONY: help build images compose-test test vet unit integration tools lint fmt fuzz sim chaos chaos-short bench bench-micro bench-check bench-curves bench-real clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,9 +68,6 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
 	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Counterexamples' -seeds $(SEEDS) -seed $(SEED)
 
-divide: ## give nodes with state other numbers of tasks under load, on a machine that does nothing else
-	$(GO) test -tags divide -run TestDivide -v -timeout 10m ./pkg/service
-
 chaos-short: tools ## one small run of chaos, about two minutes, on a machine that does nothing else
 	$(GO) test -tags chaos -run TestChaosShort -v -timeout 10m ./tests/integration/chaos
 
@@ -85,6 +82,12 @@ bench-micro: ## benchmarks beside the code they measure, BENCH=regexp
 
 bench-check: ## fail when a tuple costs 10 % more CPU than in docs/performance.json, both as ratios to bare JetStream
 	$(GO) run ./cmd/boltmesh bench --scenario transport --runs 5 --compare docs/performance.json --limit 10
+
+bench-curves: ## how cost grows, into docs/curves, about half an hour; BENCHFLAGS="--curve depth", or --quick: about five minutes
+	$(GO) run ./cmd/boltmesh bench curves --out docs/curves $(BENCHFLAGS)
+
+bench-real: tools ## the device scenarios with their state in Redis and their documents in FerretDB, a MongoDB speaker; BENCHFLAGS="--quick"
+	$(GO) run ./tests/benchreal -- --scenario device-expr --scenario device-js --scenario store-all $(BENCHFLAGS)
 
 clean: ## remove bin/ and .cache/, the built servers too
 	rm -rf bin .cache

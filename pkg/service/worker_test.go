@@ -121,6 +121,7 @@ type mesh struct {
 	on     *cluster // nil: the stack
 	store  *state.Memory
 	source *source
+	lease  time.Duration // of the workers; 0: the default
 	mu     sync.Mutex
 	events []trace.Event
 	times  []time.Time // of events
@@ -172,7 +173,7 @@ func (m *mesh) start(at jetstream.Options, kind, name string, nodes []string, bu
 	}
 	w := &Worker{
 		Kind: kind, Name: name, Node: nodes, Conn: conn, Store: m.store, Logs: m.store, Cache: state.NewCache(state.CacheOptions{}), Build: build, Env: os.LookupEnv,
-		Drain: 5 * time.Second, Sink: func(e trace.Event) {
+		Drain: 5 * time.Second, Lease: m.lease, Sink: func(e trace.Event) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.events, m.times = append(m.events, e), append(m.times, time.Now())
