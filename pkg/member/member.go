@@ -26,12 +26,15 @@ type Member struct {
 	In         int64  `json:"in"`
 	Out        int64  `json:"out"`
 	Failed     int64  `json:"failed"`
-	Frames     int64  `json:"frames,omitempty"`  // of In
-	Busy       int64  `json:"busy_us,omitempty"` // microseconds that its loops have spent executing, committing and publishing
-	Roots      int64  `json:"roots,omitempty"`   // of a spout: roots that were fully processed since the worker started
-	Took       int64  `json:"took_us,omitempty"` // microseconds that these took together, each from its first emission
-	At         int64  `json:"at,omitempty"`      // ms: when this was written
-	Procs      int    `json:"procs,omitempty"`   // processors that the worker may use
+	Frames     int64  `json:"frames,omitempty"`   // of In
+	Busy       int64  `json:"busy_us,omitempty"`  // microseconds that its loops have spent executing, committing and publishing
+	Roots      int64  `json:"roots,omitempty"`    // of a spout: roots that were fully processed since the worker started
+	Took       int64  `json:"took_us,omitempty"`  // microseconds that these took together, each from its first emission
+	Working    int    `json:"working,omitempty"`  // loops that hold frames
+	Capacity   int    `json:"capacity,omitempty"` // loops that run: how many batches it may work on at a time
+	Held       int64  `json:"held,omitempty"`     // ms: since when a loop has held its frames, the oldest
+	At         int64  `json:"at,omitempty"`       // ms: when this was written
+	Procs      int    `json:"procs,omitempty"`    // processors that the worker may use
 }
 
 // Owned is a task that a worker owns.

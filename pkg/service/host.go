@@ -68,8 +68,11 @@ func (h *host) run(ctx context.Context) {
 	held, release := context.WithCancel(h.hard)
 	var holding sync.WaitGroup
 	holding.Go(func() { h.lease.hold(held, func(err error) { h.failed(h.at(), "renew the lease", err) }) })
+	holding.Go(func() { h.showWork(held) })
 	defer holding.Wait()
 	defer release()
+	h.present.Store(h, nil)
+	defer h.present.Delete(h)
 	// Told before its tasks are released, the others know at each release whose the task is.
 	defer context.AfterFunc(ctx, func() {
 		h.lease.update(func(m *member.Member) { m.Leaving = true })

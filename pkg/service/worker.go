@@ -70,6 +70,7 @@ type Worker struct {
 	leases  *jetstream.Bucket
 	mu      sync.Mutex
 	running map[string]*running
+	present sync.Map // *host -> nothing: the nodes that are run now
 }
 
 type running struct {
@@ -98,6 +99,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return stopped(ctx, err)
 	}
+	started := time.Now()
+	unfound, err := w.Conn.Discover(func() jetstream.Service { return w.discovered(started) })
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer unfound()
 	w.running = map[string]*running{}
 	for ctx.Err() == nil {
 		err = bucket.Watch(ctx, ">", func(e jetstream.Entry) { w.changed(ctx, e) })
