@@ -150,7 +150,7 @@ func TestProcesses(t *testing.T) {
 			},
 			Oldest: ago(1500 * time.Millisecond),
 		},
-		{Topology: "t", Node: "clean", Kind: "convert", Worker: "b", Version: "v1", Since: ago(5 * time.Second), Revision: 2, Tasks: []int32{-1}, In: 9, Out: 8, Failed: 1},
+		{Topology: "t", Node: "clean", Kind: "convert", Worker: "b", Version: "v1", Since: ago(5 * time.Second), Revision: 2, Tasks: []int32{-1}, Working: 1, Capacity: 4, Held: ago(3 * time.Second), In: 9, Out: 8, Failed: 1},
 		{
 			Topology: "t", Node: "hourly", Kind: "stat", Worker: "c", Version: "v1", Since: ago(5 * time.Second), Revision: 2,
 			LastError: "no store", ErrorAt: ago(2 * time.Second),

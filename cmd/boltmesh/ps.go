@@ -20,7 +20,8 @@ func newPS(c *cli) *cobra.Command {
 		Use:   "ps [TOPOLOGY]",
 		Short: "Show the live workers and what they do",
 		Long: `One line for each node that a live worker runs. WATERMARK is how far event time has come, OLDEST the age of the oldest reading under way, LAG the number
-of records that Kafka holds and that are not fully processed; these three are a spout's. IN, OUT and FAILED count tuples since the worker started.
+of records that Kafka holds and that are not fully processed; these three are a spout's. WORK is how many of a bolt's loops hold frames, of how many it
+runs, and for how long if that is a second or more. IN, OUT and FAILED count tuples since the worker started.
 
 For one topology, a second table says who has what: each task that has one owner, with its EPOCH, which grows with every owner, and for how long it has
 been his (SINCE); each partition with the spout that reads it. Advice, where more replicas run than can have work, goes to standard error.`,
@@ -71,7 +72,7 @@ been his (SINCE); each partition with the spout that reads it. Advice, where mor
 
 // processes writes the table of workers.
 func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
-	row(t, "TOPOLOGY", "NODE", "KIND", "WORKER", "TASKS", "REV", "VERSION", "SINCE", "WATERMARK", "OLDEST", "LAG", "IN", "OUT", "FAILED", "LAST ERROR")
+	row(t, "TOPOLOGY", "NODE", "KIND", "WORKER", "TASKS", "REV", "VERSION", "SINCE", "WATERMARK", "OLDEST", "LAG", "WORK", "IN", "OUT", "FAILED", "LAST ERROR")
 	for i := range members {
 		m := &members[i]
 		tasks := runs(m.Tasks)
@@ -82,9 +83,21 @@ func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
 			tasks = "leaving"
 		}
 		watermark, behind := spoutMarks(m)
-		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), watermark, age(m.Oldest, now), behind,
+		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), watermark, age(m.Oldest, now), behind, work(m, now),
 			m.In, m.Out, m.Failed, lastError(m, now))
 	}
+}
+
+// work says how many of a node's loops are working, and for how long if that is long.
+func work(m *member.Member, now time.Time) string {
+	if m.Capacity == 0 { // a spout, or nothing yet
+		return ""
+	}
+	s := fmt.Sprintf("%d/%d", m.Working, m.Capacity)
+	if m.Working > 0 && now.UnixMilli()-m.Held >= 1000 {
+		s += " (" + age(m.Held, now) + ")"
+	}
+	return s
 }
 
 // owners writes the table of who has what.
