@@ -189,6 +189,9 @@ func (t *trial) build(_ context.Context, n service.Node) (bolt.Bolt, error) {
 	return pass{}, nil
 }
 
+// leastMeasured is how many readings have to be processed while they are measured, or it goes on, up to four times as long: they come by the thousand.
+const leastMeasured = 4000
+
 // slowest is how long a reading may take of those that have to pass before anything is measured.
 const slowest = time.Millisecond
 
@@ -228,7 +231,12 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 		return r, err
 	}
 	end := time.Now().Add(t.measure)
-	if err := until(ctx, func() bool { return !time.Now().Before(end) || t.meter.done.Load() >= most }); err != nil {
+	latest := end.Add(3 * t.measure)
+	if err := until(ctx, func() bool {
+		done, now := t.meter.done.Load(), time.Now()
+		enough := t.rate > 0 || t.idle || done-from.done >= leastMeasured || now.After(latest)
+		return now.After(end) && enough || done >= most
+	}); err != nil {
 		return r, context.Cause(ctx)
 	}
 	to, err := t.look("profiled")
