@@ -15,6 +15,7 @@
 //   - Close is io.Closer: a bolt that has it is closed when its task is given up.
 //   - A bolt with groupings of its own is a Grouper; along direct edges Collector.EmitTo names the task.
 //   - Ticks come to stateful bolts, as Stateful.Tick or Keyed.Output: time is a tuple, so what depends on it is replayed like the rest.
+//   - A bolt without state may call another topology and wait for the answer: service.Node has Call. Which worker and which task it is for stand there too.
 //
 // # When a tuple counts as handled
 //
