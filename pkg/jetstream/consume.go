@@ -103,7 +103,8 @@ func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
 	removal, creation := oneTry, oneTry
 	if r.tries++; copies > 1 {
 		// 1, 2, 1, 4, 1, 2, 1, 8 times as long: mostly short, as one of three leaders drawn is the dead server, and sometimes long, as a machine may be slow.
-		removal, creation = shortTry/4, min(oneTry, shortTry*time.Duration(r.tries&-r.tries))
+		once := r.creations.patience()
+		removal, creation = once/4, min(oneTry, once*time.Duration(r.tries&-r.tries))
 	}
 	for _, n := range old {
 		remove, cancel := context.WithTimeout(ctx, removal)
@@ -113,6 +114,7 @@ func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
 			return nil, fmt.Errorf("replace consumer %s: %w", n, err)
 		}
 	}
+	began := time.Now()
 	create, cancel := context.WithTimeout(ctx, creation)
 	defer cancel()
 	// A name of its own for each attempt: one that is there already would not begin again at the first frame.
@@ -121,7 +123,28 @@ func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create consumer %s: %w", r.config.Durable, err)
 	}
+	r.creations.took(time.Since(began))
 	return consumer, nil
+}
+
+// creations remembers how long the creation of a consumer takes of late.
+type creations struct{ usual atomic.Int64 }
+
+// patience is how long an answer is worth waiting for.
+func (c *creations) patience() time.Duration {
+	usual := time.Duration(c.usual.Load())
+	if usual == 0 {
+		return oneTry // nothing is known yet
+	}
+	return min(oneTry, max(shortTry, 4*usual))
+}
+
+func (c *creations) took(d time.Duration) {
+	usual := time.Duration(c.usual.Load())
+	if usual == 0 {
+		usual = d
+	}
+	c.usual.Store(int64((7*usual + d) / 8)) // one of two that do so at once may be lost
 }
 
 // consumers lists those of a stream whose names begin so, and says how many copies of the stream there are.

@@ -32,7 +32,7 @@ type Options struct {
 	Key      string
 	Insecure bool // skip verification: tests only
 	Replicas int  // of streams and buckets; default 1
-	// Changed is told of every disconnect and reconnect.
+	// Changed is told of every disconnect and reconnect, of each of the two connections that there are where loops run.
 	Changed func(Change)
 	// Waiting is told of each attempt that failed for a reason that may pass, while a connection, a bucket or a stream is waited for: what that is, and why.
 	Waiting func(what string, err error)
@@ -40,13 +40,14 @@ type Options struct {
 
 // Conn is a connection with its JetStream context, and another one for the frames that come in once a loop consumes any.
 type Conn struct {
-	nc       *nats.Conn
-	js       jetstream.JetStream
-	replicas int
-	waiting  func(what string, err error)
-	lane     lane
-	sent     *sentLately    // deltas
-	breaks   *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	replicas  int
+	waiting   func(what string, err error)
+	lane      lane
+	sent      *sentLately    // deltas
+	breaks    *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
+	creations creations
 }
 
 // Connect opens a connection, waiting for the server until ctx ends. Afterwards it reconnects for ever.
@@ -54,7 +55,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.URL == "" {
 		o.URL = nats.DefaultURL
 	}
-	breaks, link, sent := &atomic.Uint64{}, &link{changed: o.Changed}, &sentLately{}
+	breaks, one, sent := &atomic.Uint64{}, &link{changed: o.Changed}, &sentLately{}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
@@ -62,11 +63,11 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	told := []nats.Option{
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			breaks.Add(1)
-			link.down(err)
+			one.down(err)
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			breaks.Add(1)
-			link.up(nc)
+			one.up(nc)
 		}),
 	}
 	if o.Creds != "" {
@@ -89,16 +90,29 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	link.first(nc)
+	one.first(nc)
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackPatience), jetstream.WithPublishAsyncMaxPending(16384))
 	if err != nil {
 		nc.Close()
 		return nil, err
 	}
-	again := nats.ReconnectHandler(func(nc *nats.Conn) { sent.repeat(nc, "") })
+	frames := func(ctx context.Context) (*nats.Conn, error) {
+		other := &link{changed: o.Changed}
+		nc, err := dial(ctx, o, append([]nats.Option{
+			nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { other.down(err) }),
+			nats.ReconnectHandler(func(nc *nats.Conn) {
+				sent.repeat(nc, "")
+				other.up(nc)
+			}),
+		}, opts...))
+		if err == nil {
+			other.first(nc)
+		}
+		return nc, err
+	}
 	return &Conn{
 		nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, sent: sent, breaks: breaks,
-		lane: lane{dial: func(ctx context.Context) (*nats.Conn, error) { return dial(ctx, o, append(opts, again)) }},
+		lane: lane{dial: frames},
 	}, nil
 }
 
