@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,12 +20,13 @@ type membership struct {
 	ttl    time.Duration
 	kicked chan struct{} // capacity 1: renew at once
 
-	mu       sync.Mutex
-	self     member.Member
-	revision uint64
-	renewed  time.Time
-	failing  bool
-	restored time.Time // when renewals succeeded again after one had failed
+	mu         sync.Mutex
+	self       member.Member
+	revision   uint64
+	renewed    time.Time
+	failing    bool
+	restored   time.Time // when renewals succeeded again after one had failed
+	unanswered attempt   // the last one
 }
 
 // update changes what the lease says about this worker; the next renewal publishes it.
@@ -71,15 +73,17 @@ func (m *membership) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.rhythm())
 	defer cancel()
 	revision, err := m.bucket.Store(ctx, m.key, value, last, m.ttl)
+	var there jetstream.Entry
+	if errors.Is(err, jetstream.ErrExists) { // expired and its marker is there, or an answer was lost
+		there, _ = m.bucket.Load(ctx, m.key) // without a revision where there is none
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case errors.Is(err, jetstream.ErrExists): // expired and its marker is there, or an answer was lost
-		e, found := m.bucket.Load(ctx, m.key)
-		m.revision = 0
-		if found == nil {
-			m.revision = e.Revision
-			m.written(e.Value)
+	case errors.Is(err, jetstream.ErrExists):
+		m.revision = there.Revision
+		if m.unanswered.value != nil && bytes.Equal(there.Value, m.unanswered.value) {
+			m.renewed = m.unanswered.began
 		}
 	case err == nil:
 		m.revision, m.renewed = revision, began
@@ -87,7 +91,7 @@ func (m *membership) renew(ctx context.Context) error {
 			m.failing, m.restored = false, time.Now()
 		}
 	default:
-		m.failing = true
+		m.failing, m.unanswered = true, attempt{value, began}
 		if errors.Is(err, jetstream.ErrLeaderless) && time.Since(m.renewed) < 2*m.ttl/3 {
 			m.renewed = began
 		}
@@ -95,19 +99,14 @@ func (m *membership) renew(ctx context.Context) error {
 	return err
 }
 
+// attempt is a renewal of which it is not known whether it was written.
+type attempt struct {
+	value []byte
+	began time.Time
+}
+
 // rhythm is how often the lease is renewed, and how long an answer is waited for: so that a renewal that is lost can be made up for in time.
 func (m *membership) rhythm() time.Duration { return min(m.ttl/4, time.Second) }
-
-// written takes note of a renewal whose answer was lost.
-func (m *membership) written(value []byte) {
-	var was member.Member
-	if json.Unmarshal(value, &was) != nil || was.Since != m.self.Since {
-		return // from before this worker was started
-	}
-	if at := time.Now().Add(-time.Since(time.UnixMilli(was.At))); at.After(m.renewed) {
-		m.renewed = at
-	}
-}
 
 // hold renews until ctx ends, then removes the lease.
 func (m *membership) hold(ctx context.Context, failed func(error)) {
