@@ -177,6 +177,7 @@ func (r *reader) save(bolt object) *Save {
 		o := r.object(n, "save", shapes["save"], nil)
 		s.Collection, at = o.text("collection", ""), o.place("collection")
 		s.TTL = o.duration("ttl", 0, time.Second)
+		s.Fields = r.storedFields(o)
 		s.Indexes = r.indexes(o)
 	}
 	if s.Collection != "" && !isCollection(s.Collection) {

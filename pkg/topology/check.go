@@ -203,6 +203,7 @@ func (c *checker) node(b *parsed) {
 	}
 	c.groupings(b, sets)
 	c.notified(b)
+	c.storedFields(b)
 	if !b.hasReader(c.plan) && b.Save == nil && b.Notify == nil && b.Kind != KindCustom && !c.t.Answers(&b.Bolt) {
 		c.warn(b.o.place("id"), "write save: <collection>, or let a node receive from it", "what %q emits goes nowhere", b.ID)
 	}

@@ -107,6 +107,7 @@ var shapes = map[string][]key{
 	},
 	"save": {
 		{"collection", "collection", "Collection that the emitted tuples are stored in.", true},
+		{"fields", "stored fields", "Fields to store, as a list, or as a mapping of names in the document to fields of the tuple. Without it all are stored.", false},
 		{"indexes", "indexes", "Indexes of the collection: lists of fields, each descending with a minus sign before it.", false},
 		{"ttl", "duration", "After which time documents are deleted.", false},
 	},
@@ -137,7 +138,7 @@ var shapes = map[string][]key{
 		{"from", "from", "What the node receives: a node's name, or {node, stream, grouping, by}, or a list of these.", true},
 		{"tasks", "tasks", "Number of tasks: the most that workers can share out. Default 8, at most 16.", false},
 		{"streams", "streams", "Outputs beside the default one, with their fields; an empty list means any fields.", false},
-		{"save", "save", "Store what the node emits: a collection's name, or {collection, indexes, ttl}.", false},
+		{"save", "save", "Store what the node emits: a collection's name, or {collection, fields, indexes, ttl}.", false},
 		{"notify", "notify", "Tell others of what the node emits with notify: true, as alarms do: {subject, webhook, secret, timeout, retry}.", false},
 		{"retry", "retry", "How a failing execution is tried again.", false},
 	},

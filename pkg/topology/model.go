@@ -223,8 +223,15 @@ const CorrectionStream = "corrections"
 // Save sends what a node emits to the output node.
 type Save struct {
 	Collection string
+	Fields     []StoredField // what is stored of a tuple, in document order; none: all of it
 	Indexes    [][]string
 	TTL        time.Duration
+	At         Place `json:"-"`
+}
+
+// StoredField is a field of the stored document, and the field of the tuple that it is taken from.
+type StoredField struct {
+	Name, From string
 	At         Place `json:"-"`
 }
 

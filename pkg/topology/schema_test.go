@@ -147,6 +147,8 @@ func typeSchema(of string) dict {
 	case "from":
 		one := anyOf(dict{"type": "string"}, ref("from"))
 		return anyOf(dict{"type": "string"}, ref("from"), dict{"type": "array", "items": one, "minItems": 1})
+	case "stored fields":
+		return anyOf(dict{"type": "string"}, names, mapOf(dict{"type": "string"}))
 	case "save":
 		return anyOf(dict{"type": "string", "minLength": 1}, ref("save"))
 	case "grouping":

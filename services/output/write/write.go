@@ -34,6 +34,7 @@ type Bolt struct {
 	Options
 	collections map[source]string
 	revised     map[source]bool // whose documents replace lower versions
+	fields      map[source][]topology.StoredField
 
 	doc   script.Doc
 	batch *bolt.Collector // whose tuples docs are; a batch that was given up leaves documents behind, which the next one drops
@@ -53,7 +54,7 @@ func New(o Options) (*Bolt, error) {
 	if o.Store == nil {
 		return nil, errors.New("the output node needs a document store")
 	}
-	b := &Bolt{Options: o, collections: map[source]string{}, revised: map[source]bool{}}
+	b := &Bolt{Options: o, collections: map[source]string{}, revised: map[source]bool{}, fields: map[source][]topology.StoredField{}}
 	for _, e := range o.Edges {
 		if e.Save == nil || e.Save.Collection == "" {
 			return nil, fmt.Errorf("the edge from %s to the output node names no collection", e.From)
@@ -63,6 +64,7 @@ func New(o Options) (*Bolt, error) {
 			return nil, fmt.Errorf("%s saves its stream %s into both %s and %s", e.From, s.stream, old, e.Save.Collection)
 		}
 		b.collections[s], b.revised[s] = e.Save.Collection, e.Revised
+		b.fields[s] = e.Save.Fields
 	}
 	return b, nil
 }
@@ -91,11 +93,14 @@ func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) (er
 			return bolt.Reject(err)
 		}
 	}
-	body, err := b.body(t, id, c.Source())
+	episode, whole, err := b.episode(t, c.Source())
 	if err != nil {
 		return bolt.Reject(err)
 	}
-	episode, whole, err := b.episode(t, c.Source())
+	if fields := b.fields[source{c.Source(), t.Stream}]; len(fields) > 0 && b.doc.Err() == nil {
+		b.choose(t.Payload, fields, version)
+	}
+	body, err := b.body(t, id, c.Source())
 	if err != nil {
 		return bolt.Reject(err)
 	}
