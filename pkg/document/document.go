@@ -66,8 +66,11 @@ type Index struct {
 	Collection string
 	Fields     []string
 	Unique     bool  // a document that would be the second of its kind is refused
-	TTL        int64 // seconds after the field's time at which documents vanish; 0: never. Where the store has no TTL it says so with an error
+	TTL        int64 // seconds after the field's time at which documents vanish; 0: never. Where the store has no TTL the error is ErrNoTTL
 }
+
+// ErrNoTTL is wrapped by the error of a store that cannot let documents vanish.
+var ErrNoTTL = errors.New("the store has no TTL")
 
 // Store keeps documents.
 type Store interface {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,7 +96,7 @@ func (m *Memory) Ensure(_ context.Context, indexes []Index) error {
 	defer m.mu.Unlock()
 	for _, x := range indexes {
 		if x.TTL != 0 {
-			return errors.New("documents in memory have no TTL")
+			return fmt.Errorf("documents in memory: %w", ErrNoTTL)
 		}
 		if !slices.ContainsFunc(m.indexes, func(y Index) bool { return y.Collection == x.Collection && slices.Equal(y.Fields, x.Fields) }) {
 			m.indexes = append(m.indexes, x)

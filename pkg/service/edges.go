@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,7 +156,13 @@ func (d *database) open(ctx context.Context, h *host) (doc.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Ensure(ctx, indexes(h.plan)); err != nil {
+	wanted := indexes(h.plan)
+	err = store.Ensure(ctx, wanted)
+	if errors.Is(err, doc.ErrNoTTL) { // documents stay, as they do in `boltmesh dev`: no reason to store none
+		h.failed(h.at(), "let documents vanish", err)
+		err = store.Ensure(ctx, slices.DeleteFunc(wanted, func(x doc.Index) bool { return x.TTL > 0 }))
+	}
+	if err != nil {
 		return nil, err
 	}
 	d.store = store

@@ -128,7 +128,7 @@ func (s *Documents) table(ctx context.Context, collection string) (table string,
 func (s *Documents) Ensure(ctx context.Context, indexes []document.Index) error {
 	for _, x := range indexes {
 		if x.TTL != 0 {
-			return fmt.Errorf("index on %s %v: SQLite has no TTL; leave it out, or store documents in MongoDB", x.Collection, x.Fields)
+			return fmt.Errorf("index on %s %v: SQLite: %w; leave it out, or store documents in MongoDB", x.Collection, x.Fields, document.ErrNoTTL)
 		}
 	}
 	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {

@@ -1,0 +1,34 @@
+package service
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	doc "github.com/boltmesh/boltmesh/pkg/document"
+	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/trace"
+)
+
+// A store without a TTL keeps documents for ever, and says so once; its other indexes are made.
+func TestStoreWithoutTTL(t *testing.T) {
+	memory := doc.NewMemory()
+	var said []string
+	save := &topology.Save{Collection: "hourly", Indexes: [][]string{{"device", "-time"}}, TTL: time.Hour}
+	h := &host{
+		Worker: &Worker{
+			Documents: func(context.Context, string) (doc.Store, error) { return memory, nil },
+			Sink:      func(e trace.Event) { said = append(said, e.(trace.Failed).Err.Error()) },
+		},
+		plan: &topology.Plan{Topology: &topology.Topology{Name: "t"}, Nodes: []topology.Node{{ID: "hourly", Bolt: &topology.Bolt{Save: save}}}},
+	}
+	for range 2 {
+		if s, err := h.docs.open(t.Context(), h); s != doc.Store(memory) || err != nil {
+			t.Fatal(s, err)
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "no TTL") {
+		t.Errorf("told %q", said)
+	}
+}
