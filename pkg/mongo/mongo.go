@@ -43,6 +43,18 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Database == "" {
 		return nil, errors.New("mongo: the options name no database")
 	}
+	client, err := mongo.Connect(clientOptions(o))
+	if err != nil {
+		return nil, fmt.Errorf("connect to mongo: %w", err)
+	}
+	s := &Store{client: client, db: client.Database(o.Database)}
+	if err := s.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to mongo: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func clientOptions(o Options) *options.ClientOptions {
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}
@@ -53,15 +65,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if c.WriteConcern == nil || o.WriteConcern != "" {
 		c.SetWriteConcern(concern(o.WriteConcern))
 	}
-	client, err := mongo.Connect(c)
-	if err != nil {
-		return nil, fmt.Errorf("connect to mongo: %w", err)
-	}
-	s := &Store{client: client, db: client.Database(o.Database)}
-	if err := s.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to mongo: %w", err), s.Close())
-	}
-	return s, nil
+	return c
 }
 
 func concern(w string) *writeconcern.WriteConcern {
