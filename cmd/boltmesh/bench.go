@@ -51,6 +51,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
   boltmesh bench --compare before.json
   boltmesh bench --scenario hop --scenario local
   boltmesh bench --replicas 1,2,4
+  boltmesh bench curves --out docs/curves
   boltmesh bench --scenario transport --runs 1 --profile transport.pprof`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,7 +64,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
 	fs.BoolVar(&f.quick, "quick", false, "one short run of each: under a minute, and rough")
 	fs.IntVar(&f.runs, "runs", 3, "runs of each scenario")
 	fs.StringVar(&f.old, "compare", "", "compare with results of -o json in this file")
-	fs.Float64Var(&f.limit, "limit", 0, "with --compare: fail when CPU per tuple, as a ratio to the reference's, has grown by more than so many percent")
+	fs.Float64Var(&f.limit, "limit", 0, "with --compare: fail when CPU per tuple, as a ratio to the reference's, has grown by more than so many percent, also when measured twice as often")
 	fs.StringVar(&f.profile, "profile", "", "write a CPU profile of the last run's services to this file, and one of the brokers to FILE.brokers")
 	fs.IntSliceVar(&f.replicas, "replicas", nil, "instead of scenarios: how throughput grows with so many replicas of a bolt, such as 1,2,4; its work is a wait")
 	fs.IntSliceVar(&f.pids, "store-pid", nil, "the servers behind --redis and --mongo, when they are on this machine: their CPU counts too; Linux only")
