@@ -4,7 +4,7 @@
 #   build.sh [system] [nats-server] [ferretdb] [kafka] [jaeger]      (all of them when none is named)
 #   build.sh compose prometheus                                      (what tests/compose needs beside them)
 #
-# "system" is what comes as Debian packages: redis-server, and Java and Maven for kafka. They are installed only if
+# "system" is what comes as Debian packages: redis-server, Java and Maven for kafka, Python 3 for a worker in it. They are installed only if
 # missing, and only by root.
 #
 # They go to $BOLTMESH_TOOLS, or to .cache/tools of the repository. A tool is built again only when what it is made from
@@ -40,9 +40,10 @@ install_system() {
   local missing=()
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+  command -v python3 >/dev/null || missing+=(python3)
   command -v mvn >/dev/null || missing+=(maven)
   if ((${#missing[@]} == 0)); then
-    echo "tools: redis-server, java and mvn are installed"
+    echo "tools: redis-server, java, mvn and python3 are installed"
     return
   fi
   if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
