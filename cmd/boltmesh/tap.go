@@ -104,17 +104,17 @@ func (t *tapping) run(ctx context.Context, conn *jetstream.Conn) error {
 }
 
 // lookUp learns what is tapped.
-func (c *tapping) lookUp(ctx context.Context, conn *jetstream.Conn) (plan *topology.Plan, origins control.Origins, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+func (t *tapping) lookUp(ctx context.Context, conn *jetstream.Conn) (plan *topology.Plan, origins control.Origins, err error) {
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	k, err := control.New(ctx, conn)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: does the server run with JetStream?", err)
 	}
-	if plan, err = planned(ctx, k, c.topology); err != nil {
+	if plan, err = planned(ctx, k, t.topology); err != nil {
 		return nil, nil, err
 	}
-	origins, err = k.Origins(ctx, c.topology)
+	origins, err = k.Origins(ctx, t.topology)
 	return plan, origins, err
 }
 

@@ -16,7 +16,8 @@ func TestLocate(t *testing.T) {
 			Node: "readings", Worker: "a", Logs: []member.Log{{Name: tickLog, Floor: 7, Next: 9, Length: 9}},
 			Marks: []member.Mark{{Topic: "in", Partition: 0, Floor: 10, Next: 15, End: 20}, {Topic: "in", Partition: 1, Floor: 3_000_000, Next: 3_000_000, End: 3_000_000}},
 		},
-		{Node: "totals", Worker: "b", Owned: []member.Owned{{Task: 3, Epoch: 1}}}, {Node: "totals", Worker: "c"},
+		{Node: "totals", Worker: "b", Owned: []member.Owned{{Task: 3, Epoch: 1}}},
+		{Node: "totals", Worker: "c"},
 	}
 	for _, c := range []struct {
 		at    tuple.Position
