@@ -40,7 +40,7 @@ type generated struct {
 }
 
 func newGenerated(index, records, payload int) *generated {
-	g := &generated{index: index, records: records, values: opaque(payload, uint64(index))}
+	g := &generated{index: index, records: min(records, max(1, fetched/payload)), values: opaque(payload, uint64(index))}
 	for d := range benchDevices {
 		g.keys = append(g.keys, fmt.Appendf(nil, "device-%04d", d))
 	}
@@ -54,6 +54,9 @@ func (g *generated) Look(context.Context) error { return nil }
 
 func (g *generated) End() int64                          { return g.next.Load() }
 func (g *generated) Commit(context.Context, int64) error { return nil }
+
+// fetched is how many bytes of payload come at once at most, as many as from Kafka.
+const fetched = 2 << 20
 
 // Next returns the next records at once.
 func (g *generated) Next(ctx context.Context) ([]spout.Record, int64, error) {
