@@ -28,11 +28,11 @@ type curve struct {
 	at       func(x int) scenario
 }
 
-// What has to be processed before a point is measured: about half of what a spout has under way at most, in tuples and in bytes. Before that, work is done
-// for tuples that are not complete yet, and would be charged to the few that are.
+// What has to be processed before a point is measured: all that a spout's four partitions have under way at most, in tuples and in bytes. Before that,
+// work is done for tuples that are not complete yet, and would be charged to the few that are.
 const (
-	settledTuples = 40_000
-	settledBytes  = 128 << 20
+	settledTuples = 80_000
+	settledBytes  = 256 << 20
 )
 
 // curves lists them in the order in which they are measured.
@@ -172,7 +172,9 @@ func (f *curvesFlags) measureCurve(ctx context.Context, c curve, stderr io.Write
 			if s.from.devices > f.preloaded/2 {
 				continue // not all of them would be seen
 			}
-			s.seen = max(s.seen/8, s.from.devices)
+			if s.preload {
+				s.seen = max(settledTuples/8, s.from.devices)
+			}
 		}
 		points, out.Points = append(points, s), append(out.Points, point{X: x})
 	}
