@@ -130,8 +130,13 @@ func showEpisode(t *tabwriter.Writer, e *control.Episode) {
 	row(t, "state", stateText(e))
 	row(t, "severity", e.Severity)
 	for _, x := range [][2]string{
-		{"reason", e.Reason}, {"raised", stamp(e.RaisedAt)}, {"raise value", string(e.RaiseValue)}, {"acknowledged", stamp(e.AcknowledgedAt)},
-		{"acknowledged by", e.AcknowledgedBy}, {"cleared", stamp(e.ClearedAt)}, {"clear value", string(e.ClearValue)},
+		{"reason", e.Reason},
+		{"raised", stamp(e.RaisedAt)},
+		{"raise value", string(e.RaiseValue)},
+		{"acknowledged", stamp(e.AcknowledgedAt)},
+		{"acknowledged by", e.AcknowledgedBy},
+		{"cleared", stamp(e.ClearedAt)},
+		{"clear value", string(e.ClearValue)},
 	} {
 		if x[1] != "" {
 			row(t, x[0], x[1])

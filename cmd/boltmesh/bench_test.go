@@ -223,8 +223,13 @@ func TestCPUInStat(t *testing.T) {
 
 func TestBenchUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"bench", "--scenario", "nothing"}, {"bench", "--runs", "0"}, {"bench", "--compare", filepath.Join(t.TempDir(), "missing.json")}, {"bench", "more"},
-		{"bench", "--replicas", "0,1"}, {"bench", "--replicas", "1,9"}, {"bench", "--replicas", "two"},
+		{"bench", "--scenario", "nothing"},
+		{"bench", "--runs", "0"},
+		{"bench", "--compare", filepath.Join(t.TempDir(), "missing.json")},
+		{"bench", "more"},
+		{"bench", "--replicas", "0,1"},
+		{"bench", "--replicas", "1,9"},
+		{"bench", "--replicas", "two"},
 	} {
 		var out, said bytes.Buffer
 		if code := run(args, nil, &out, &said); code != exitUsage || said.Len() == 0 {

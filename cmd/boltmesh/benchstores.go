@@ -164,7 +164,7 @@ func (s *benchStores) bulk(ctx context.Context, from readings, d time.Duration) 
 		if err != nil {
 			return 0, err
 		}
-		defer db.Close()
+		defer func() { err = errors.Join(err, db.Close()) }()
 		store = db.Documents()
 	}
 	var next, done atomic.Int64

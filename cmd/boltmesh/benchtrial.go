@@ -288,8 +288,8 @@ type moment struct {
 }
 
 // othersBad is the number of tuples that the others have dead-lettered.
-func (m moment) othersBad() (n int64) {
-	for _, u := range m.others {
+func (to moment) othersBad() (n int64) {
+	for _, u := range to.others {
 		n += u.Bad
 	}
 	return n

@@ -159,8 +159,5 @@ func (b *Bucket) Watch(ctx context.Context, filter string, f func(Entry)) error 
 			}
 		},
 	}
-	if err := follow.run(ctx); err != nil {
-		return fmt.Errorf("watch %s: %w", b.name, err)
-	}
-	return nil
+	return fmt.Errorf("watch %s: %w", b.name, follow.run(ctx))
 }

@@ -124,7 +124,8 @@ func (n *NodeLetters) watch() {
 	go func() {
 		defer close(n.done)
 		for ctx.Err() == nil {
-			if err := n.read(ctx); err != nil && ctx.Err() == nil { // Known says that it cannot be caught up with
+			_ = n.read(ctx) // Known says that it cannot be caught up with
+			if ctx.Err() == nil {
 				select {
 				case <-time.After(250 * time.Millisecond):
 				case <-ctx.Done():

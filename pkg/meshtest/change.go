@@ -259,7 +259,7 @@ func (m *mesh) operate(a *actor) error {
 	for {
 		a.sleep(time.Duration(100+m.rng.IntN(400)) * time.Millisecond)
 		final := !m.faulty && m.applied.revision == m.last() && !m.applied.paused
-		for i := 0; i < len(m.stored); i++ {
+		for i := 0; i < len(m.stored); i++ { //nolint:intrange // there may be more before the end
 			l := m.stored[i]
 			if !m.Replay(l) || final && m.replayed[l] || !final && m.rng.IntN(8) > 0 {
 				continue

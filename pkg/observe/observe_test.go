@@ -273,9 +273,11 @@ func TestLogs(t *testing.T) {
 	finish(t, o)  // nor is closing again
 
 	want := []map[string]any{
-		{"level": "ERROR", "msg": "tuple dead-lettered", "service": "alarm", "worker": "w1", "topology": "machine-health", "node": "overheated", "task": "2",
+		{
+			"level": "ERROR", "msg": "tuple dead-lettered", "service": "alarm", "worker": "w1", "topology": "machine-health", "node": "overheated", "task": "2",
 			"trace_id": "aa000000000000000000000000000000", "span_id": "00000000000000ff", "tuple": id.String(), "device": "m-1", "error": "rule.js:3:7: no",
-			"tries": 3.0, "attempt": 1.0, "generation": 4.0},
+			"tries": 3.0, "attempt": 1.0, "generation": 4.0,
+		},
 		{"level": "WARN", "msg": "root overdue", "age_s": 1.5, "node": "readings"},
 		{"level": "ERROR", "msg": "failed", "doing": "connect", "error": "refused", "fatal": true},
 		{"level": "INFO", "msg": "task claimed", "revision": 3.0, "epoch": 9.0},

@@ -62,7 +62,10 @@ func (h *host) callLoop(ctx, hard context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { deaf(); <-replies }()
+	defer func() {
+		deaf()
+		_ = <-replies
+	}()
 	for subject, answer := range map[string]func([]byte) []byte{
 		call.Subject(name):       func(q []byte) []byte { return d.answer(hard, q) },
 		call.FailedSubject(name): d.failed,

@@ -97,7 +97,6 @@ func (p *Plan) lay() (boxes map[string]*box, width, height int) {
 			top += x.h + svgGap
 		}
 		left += wide + max(svgHop, label+60)
-		width = left
 	}
 	last := columns[len(columns)-1]
 	return boxes, last[0].x + last[0].w + svgMargin, height + svgTitle + 2*svgMargin

@@ -173,12 +173,12 @@ func TestLevelsChangeUnderAnEpisode(t *testing.T) {
 
 // held says whether a level holds after all these readings, by looking for the first run that is long enough, again and again. Readings that say nothing
 // are left out by the caller.
-func held(l Limits, when, clear []bool, times []int64) bool {
+func held(l Limits, raising, clearing []bool, times []int64) bool {
 	raised := false
 	for from := 0; ; {
-		after, lasting, speaks := max(l.RaiseAfter, 1), l.RaiseFor, when
+		after, lasting, speaks := max(l.RaiseAfter, 1), l.RaiseFor, raising
 		if raised {
-			after, lasting, speaks = max(l.ClearAfter, 1), l.ClearFor, clear
+			after, lasting, speaks = max(l.ClearAfter, 1), l.ClearFor, clearing
 		}
 		found := -1
 		for end := from; end < len(speaks) && found < 0; end++ {

@@ -69,8 +69,8 @@ func TestArchive(t *testing.T) {
 			if !b.UsesArchive() {
 				t.Fatal("it does not say that it uses the archive")
 			}
-			store := (*reads)(nil)
-			b.Archive, store = profiles(t, tt.reject)
+			read, store := profiles(t, tt.reject)
+			b.Archive = read
 			store.down = 7 // an outage is waited out, whatever the number of attempts
 			h := bolttest.New(t, b)
 			var got []string

@@ -178,7 +178,7 @@ func TestCrashes(t *testing.T) {
 	})
 }
 
-func execute(b *Bolt, t *tuple.Tuple) (err error, died bool) { //nolint:revive,staticcheck // died is no result of the bolt
+func execute(b *Bolt, t *tuple.Tuple) (err error, died bool) { //nolint:revive // died is no result of the bolt
 	defer func() {
 		if r := recover(); r != nil {
 			if r != any(errCrash) {

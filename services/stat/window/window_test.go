@@ -372,11 +372,11 @@ func TestEveryReadingOnce(t *testing.T) {
 		steps := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 60).Draw(rt, "steps")
 		mark := int64(0)
 		for i, s := range steps {
-			switch {
-			case s == 0:
+			switch s {
+			case 0:
 				mark += rapid.Int64Range(0, 20).Draw(rt, "advance")
 				take(h.Tick(bolt.Tick{Time: int64(i) * 1000, Watermark: mark}))
-			case s == 1:
+			case 1:
 				takeover(h, b)
 			default:
 				x := float64(int(1) << (i % 50))

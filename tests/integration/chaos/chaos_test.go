@@ -78,8 +78,8 @@ func right(fed []reading) *stored {
 		for _, e := range slices.Concat(high.events(values), busy.events(points)) {
 			s.alarms = append(s.alarms, alarm{device, e.Rule, e.Event, e.TS, e.Value})
 			last := len(s.episodes) - 1
-			switch {
-			case e.Event == "clear":
+			switch e.Event {
+			case "clear":
 				s.episodes[last].Version, s.episodes[last].State, s.episodes[last].ClearedAt = 2, "cleared", &e.TS
 			default:
 				n := 1
