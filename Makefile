@@ -38,7 +38,7 @@ vet: ## go vet
 
 unit: tools ## tests of pkg and services, with -race, and some thousand simulated worlds
 	$(GO) test -race -timeout 10m ./pkg/... ./services/...
-	$(GO) test -timeout 10m -run Simulation ./pkg/meshtest # many more seeds than -race leaves time for
+	$(GO) test -timeout 10m -run 'Simulation|OrderPerKey' ./pkg/meshtest # many more seeds and tuples than -race leaves time for
 
 integration: tools ## tests of everything else, on real servers, one package at a time: each starts a mesh of processes
 	$(GO) test -p 1 -timeout 25m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
