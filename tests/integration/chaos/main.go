@@ -1,5 +1,5 @@
 // Chaos runs boltmesh as it is deployed, five services of three replicas each on real servers, breaks it from a seed while readings with a known answer
-// flow, and compares everything that was stored. Contributors run it by `make chaos`, and CI a short run of it as a test.
+// flow, and compares everything that was stored. Contributors run it by `make chaos`, and a short run of it by `make chaos-short`.
 // It never looks into a service, and it draws the same faults from the same seed, though no two runs go the same way.
 package main
 
