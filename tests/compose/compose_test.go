@@ -11,12 +11,36 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/boltmesh/boltmesh/tests/integration/mesh"
 )
+
+// TestAsWritten does what the compose file says at its top: up, all services at once in their order of start, and then the feed with its own command.
+func TestAsWritten(t *testing.T) {
+	s := fresh(t, 1)
+	args := []string{"-d", "--no-build", "--pull", "never"}
+	if !hasImage(t, "grafana") {
+		args = append(args, "--scale", "grafana=0")
+		s.say("grafana is left out: its image is not here")
+	}
+	s.must("up", args...)
+	s.say("up -d has returned")
+	s.connect()
+	began := time.Now()
+	fed := make(chan error, 1)
+	fed <- func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := s.compose(ctx, nil, "run", "--rm", "-T", "feed")
+		return err
+	}()
+	s.say("the feed has ended, after %v", time.Since(began).Round(time.Second))
+	s.exact(fed)
+}
 
 // TestScale feeds the example, makes three of stat while readings come in, and finds every figure exact, a trace of all five services, and the metrics of
 // every replica.

@@ -6,9 +6,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
+	"go/version"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -42,26 +46,85 @@ type service struct {
 
 type composeFile struct{ Services map[string]service }
 
-func readCompose(t *testing.T, name string) composeFile {
+func readCompose(t *testing.T, name string) (f composeFile) {
+	t.Helper()
+	decode(t, name, &f)
+	return f
+}
+
+func decode(t *testing.T, name string, into any) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../deploy/compose", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var f composeFile
-	if err := yaml.UnmarshalWithOptions(text, &f, yaml.AllowDuplicateMapKey()); err != nil { // what follows a merge may say otherwise
+	if err := yaml.UnmarshalWithOptions(text, into, yaml.AllowDuplicateMapKey()); err != nil { // what follows a merge may say otherwise
 		t.Fatalf("%s: %v", name, err)
+	}
+}
+
+// layered is what the first file comes to with the second on top of it, as with two -f. What the second overrides is kept beside it: both are to be right.
+func layered(t *testing.T, below, above string) (f composeFile) {
+	t.Helper()
+	var all, more struct{ Services map[string]map[string]any }
+	decode(t, below, &all)
+	decode(t, above, &more)
+	for name, s := range more.Services {
+		if from, _ := s["extends"].(map[string]any); from != nil && from["file"] == below {
+			s = lay(all.Services[from["service"].(string)], s)
+		}
+		more.Services[name] = lay(all.Services[name], s)
+	}
+	maps.Copy(all.Services, more.Services)
+	text, err := yaml.Marshal(all)
+	if err == nil {
+		err = yaml.Unmarshal(text, &f)
+	}
+	if err != nil {
+		t.Fatalf("%s on top of %s: %v", above, below, err)
 	}
 	return f
 }
 
-// TestHardened holds every container of the compose file to the same rules.
+// lay returns what is below with what is above on it: mappings key by key, lists one after the other.
+func lay(below, above map[string]any) map[string]any {
+	out := maps.Clone(below)
+	if out == nil {
+		out = map[string]any{}
+	}
+	for key, value := range above {
+		switch v := value.(type) {
+		case map[string]any:
+			if b, ok := out[key].(map[string]any); ok {
+				value = lay(b, v)
+			}
+		case []any:
+			if b, ok := out[key].([]any); ok {
+				value = slices.Concat(b, v)
+			}
+		}
+		out[key] = value
+	}
+	return out
+}
+
+// TestHardened holds every container to the same rules, those of the cluster too.
 func TestHardened(t *testing.T) {
+	alone, cluster := readCompose(t, "compose.yaml"), layered(t, "compose.yaml", "compose.cluster.yaml")
+	if len(cluster.Services) != len(alone.Services)+2 {
+		t.Errorf("the cluster has %d services, want two more than %d", len(cluster.Services), len(alone.Services))
+	}
+	for name, f := range map[string]composeFile{"compose.yaml": alone, "compose.cluster.yaml": cluster} {
+		t.Run(name, func(t *testing.T) { hardened(t, f) })
+	}
+}
+
+func hardened(t *testing.T, f composeFile) {
+	t.Helper()
 	pinned := regexp.MustCompile(`:v?\d+\.\d+\.\d+(-[a-z]+)?$`)
 	secret := regexp.MustCompile(`(?i)password|secret|token`)
 	kinds := []string{"spout", "convert", "stat", "alarm", "output"}
 	once := []string{"apply", "feed", "nats-volume"}
-	f := readCompose(t, "compose.yaml")
 	for name, s := range f.Services {
 		own := s.Build != nil
 		if !own && !pinned.MatchString(s.Image) {
@@ -101,6 +164,52 @@ func TestHardened(t *testing.T) {
 	for _, kind := range kinds {
 		if _, there := f.Services[kind]; !there {
 			t.Errorf("no service %s", kind)
+		}
+	}
+}
+
+// TestGoIsPinned: whoever builds the images gets the same compiler, in every file that names it and not below go.mod's.
+func TestGoIsPinned(t *testing.T) {
+	named := regexp.MustCompile(`golang:([\w.-]+)`)
+	pinned := regexp.MustCompile(`^1\.\d+\.\d+$`)
+	seen := map[string]string{}
+	for _, file := range []string{"../../deploy/compose/Dockerfile", "../../deploy/compose/compose.yaml", "forge.sh"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := named.FindSubmatch(text)
+		if m == nil || !pinned.Match(m[1]) {
+			t.Fatalf("%s: %s is no exact version of Go", file, m)
+		}
+		seen[string(m[1])] = file
+	}
+	if len(seen) != 1 {
+		t.Errorf("several versions of Go: %v", seen)
+	}
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	least := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(mod)
+	for v := range seen {
+		if version.Compare("go"+v, "go"+string(least[1])) < 0 {
+			t.Errorf("golang:%s is older than go.mod wants, %s", v, least[1])
+		}
+	}
+}
+
+// TestHowItIsStarted: --wait takes a container that has ended, as apply and nats-volume do, for one that failed, so nobody is told to use it.
+func TestHowItIsStarted(t *testing.T) {
+	for _, file := range []string{"../../deploy/compose/compose.yaml", "../../deploy/compose/compose.cluster.yaml", "../../docs/deploy.md", "../../README.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "docker compose") && strings.Contains(line, "--wait") {
+				t.Errorf("%s: %s", file, line)
+			}
 		}
 	}
 }
@@ -167,4 +276,22 @@ func exported(t *testing.T) (names []string) {
 		}
 	}
 	return names
+}
+
+// installed says what to install where programs of Docker are missing.
+func installed(programs ...string) error {
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			return fmt.Errorf("%w: install Docker (Debian: sudo apt-get install docker.io)", err)
+		}
+	}
+	return nil
+}
+
+// TestWithoutDocker: who has no Docker is told where it comes from.
+func TestWithoutDocker(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if err := installed("docker", "dockerd"); err == nil || !strings.Contains(err.Error(), "apt-get install docker.io") {
+		t.Errorf("told %v", err)
+	}
 }

@@ -3,10 +3,10 @@
 #
 #   forge.sh
 #
-# Each holds the real program, built or installed by tests/tools/build.sh, with busybox, bash and what ldd lists. Two are not
-# what their tag says: mongo is FerretDB, and redis the version that Debian has. Grafana cannot be made at all. An image that
-# is there already is left alone, unless an earlier run of this script made it of something else. The label boltmesh.forged
-# tells which ones are from here:
+# Each holds the real program, built or installed by tests/tools/build.sh, with busybox, bash and what ldd lists. Three are
+# not what their tag says: mongo is FerretDB, redis the version that Debian has, and golang the Go that is installed. Grafana
+# cannot be made at all. An image that is there already is left alone, unless an earlier run of this script made it of
+# something else. The label boltmesh.forged tells which ones are from here:
 #
 #   docker images --filter label=boltmesh.forged
 set -euo pipefail
@@ -166,4 +166,4 @@ forge mongo "$(named mongo)" "$tools/ferretdb"
 forge kafka "$(named kafka)" "$tools/kafka.sum" "$(command -v java)"
 forge jaeger "$(named jaeger)" "$tools/jaeger"
 forge prometheus "$(named prometheus)" "$tools/prometheus"
-forge go "${GO_IMAGE:-golang:1.26}" "$root/go.mod" "$root/go.sum" "$(command -v go)"
+forge go "${GO_IMAGE:-golang:1.26.8}" "$root/go.mod" "$root/go.sum" "$(command -v go)"

@@ -48,6 +48,9 @@ func daemon() (stop func(), err error) {
 	if exec.Command("docker", "info").Run() == nil {
 		return func() {}, nil
 	}
+	if err := installed("docker", "dockerd"); err != nil {
+		return nil, err
+	}
 	if os.Getuid() != 0 {
 		return nil, errors.New("no Docker answers: start its daemon, or run this as root, which starts one")
 	}

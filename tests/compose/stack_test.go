@@ -51,6 +51,20 @@ type stack struct {
 // up starts a deployment from nothing and waits until all of it is healthy and the example is applied. It is taken down with the test.
 func up(t *testing.T, replicas int, files ...string) *stack {
 	t.Helper()
+	s := fresh(t, replicas, files...)
+	// What runs once is run by itself: --wait takes a container that has ended for one that failed.
+	wait := append([]string{"-d", "--wait", "--wait-timeout", "200", "--no-build", "--pull", "never"}, s.lasting()...)
+	s.must("up", wait...)
+	s.say("everything is healthy")
+	s.must("up", "--no-build", "--pull", "never", "--no-log-prefix", "--exit-code-from", "apply", "apply")
+	s.say("the example is applied")
+	s.connect()
+	return s
+}
+
+// fresh is a deployment that is not there yet, and that is taken down with the test.
+func fresh(t *testing.T, replicas int, files ...string) *stack {
+	t.Helper()
 	s := &stack{t: t, began: time.Now(), files: append([]string{"compose.yaml"}, files...), ports: freePorts(t), replicas: replicas}
 	s.down()
 	t.Cleanup(func() {
@@ -62,13 +76,6 @@ func up(t *testing.T, replicas int, files ...string) *stack {
 		}
 		s.down()
 	})
-	// What runs once is run by itself: --wait takes a container that has ended for one that failed.
-	wait := append([]string{"-d", "--wait", "--wait-timeout", "200", "--no-build", "--pull", "never"}, s.lasting()...)
-	s.must("up", wait...)
-	s.say("everything is healthy")
-	s.must("up", "--no-build", "--pull", "never", "--no-log-prefix", "--exit-code-from", "apply", "apply")
-	s.say("the example is applied")
-	s.connect()
 	return s
 }
 
