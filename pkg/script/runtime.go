@@ -49,6 +49,9 @@ type Runtime struct {
 	watch watchdog
 }
 
+// MaxPrevious is how large a reading may be, in bytes of payload, that stat and alarm nodes keep as ctx.previous for the one after it.
+const MaxPrevious = 4 << 10
+
 // Input is the tuple that a script sees.
 type Input struct {
 	Doc      *Doc           // t; the script's changes stay in it, also when the call fails
@@ -57,7 +60,7 @@ type Input struct {
 	Stream   string         // ctx.stream
 	Time     int64          // ctx.time and Date.now(): event time, milliseconds since the Unix epoch
 	Archive  map[string]any // ctx.archive, read-only; may be nil
-	Previous *Doc           // ctx.previous: the device's reading before this one; may be nil
+	Previous *Doc           // ctx.previous: the group's reading before this one; may be nil
 }
 
 // NewRuntime runs the program's top level. Its errors are *Error.

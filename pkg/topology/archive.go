@@ -66,6 +66,11 @@ var archiveInScript = regexp.MustCompile(`\barchive\b`)
 // UsesArchive reports whether a script may read ctx.archive.
 func (s *Script) UsesArchive() bool { return archiveInScript.MatchString(s.Text) }
 
+var previousInScript = regexp.MustCompile(`\bprevious\b`)
+
+// UsesPrevious reports whether a script may read ctx.previous.
+func (s *Script) UsesPrevious() bool { return previousInScript.MatchString(s.Text) }
+
 // UsesArchive reports whether what an expression mentions includes the archive.
 func UsesArchive(mentions []string) bool {
 	for _, m := range mentions {

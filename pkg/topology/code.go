@@ -112,6 +112,19 @@ func (c *checker) scriptOf(b *parsed) {
 			c.fail(b.source.at, fmt.Sprintf("write function %s { ... }", call), "the script of %q declares no function %s", b.ID, name)
 		}
 	}
+	c.forgetful(b)
+}
+
+// forgetful warns of a script that looks at the previous reading where none is kept.
+func (c *checker) forgetful(b *parsed) {
+	const hint = "let the script of a stat, in compute(t, state, ctx), or of an alarm look at it: these keep the last reading of each group"
+	switch {
+	case !b.Script.UsesPrevious():
+	case b.Kind == KindConvert:
+		c.warn(b.source.at, hint, "the script of %q mentions previous, and ctx.previous is undefined in a convert node, which keeps nothing from one reading to the next", b.ID)
+	case b.Kind == KindStat && len(b.Aggregates) > 0:
+		c.warn(b.source.at, hint, "the script of %q mentions previous, and ctx.previous is undefined in group(t, ctx), which is asked before anything of the group is known", b.ID)
+	}
 }
 
 // groupings checks how tuples are divided among a node's tasks: PROTOCOL G1 and G2.

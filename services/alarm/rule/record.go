@@ -12,13 +12,16 @@ import (
 type record struct {
 	Episode
 	watch
+	previous []byte // the payload of the last reading, where a script looks at it; replaced, never changed
 }
 
-// Versions of the encoding. The first knew nothing of silence, the second nothing of levels, histories and commands.
+// Versions of the encoding. The first knew nothing of silence, the second nothing of levels, histories and commands; the last reading
+// stands at the end of those that have it.
 const (
-	version       = 3
-	versionSilent = 2
-	versionPlain  = 1
+	versionPrevious = 4
+	version         = 3
+	versionSilent   = 2
+	versionPlain    = 1
 )
 
 var (
@@ -60,7 +63,11 @@ func (r *record) Append(b []byte) ([]byte, error) {
 			set |= 1 << i
 		}
 	}
-	b = binary.AppendUvarint(append(b, version), set)
+	v := byte(version)
+	if len(r.previous) > 0 {
+		v = versionPrevious
+	}
+	b = binary.AppendUvarint(append(b, v), set)
 	for _, n := range r.numbers() {
 		b = binary.AppendVarint(b, *n)
 	}
@@ -91,6 +98,9 @@ func (r *record) Append(b []byte) ([]byte, error) {
 			b = appendText(b, v)
 		}
 	}
+	if v == versionPrevious {
+		b = appendText(b, r.previous)
+	}
 	return b, nil
 }
 
@@ -115,7 +125,7 @@ func (r *record) decode(b []byte) error {
 		return errShort
 	}
 	v := b[0]
-	if v < versionPlain || v > version {
+	if v < versionPlain || v > versionPrevious {
 		return fmt.Errorf("its version is %d, not %d", v, version)
 	}
 	in := &input{rest: b[1:]}
@@ -127,7 +137,7 @@ func (r *record) decode(b []byte) error {
 	for i, f := range r.flags(&hasRaise, &hasClear) {
 		*f = set&(1<<i) != 0
 	}
-	if v == version {
+	if v >= version {
 		r.body(in)
 	} else {
 		r.older(v, in)
@@ -137,6 +147,9 @@ func (r *record) decode(b []byte) error {
 	}
 	if hasClear {
 		r.ClearValue = in.bytes()
+	}
+	if v == versionPrevious {
+		r.previous = in.bytes()
 	}
 	if in.err == nil && len(in.rest) > 0 {
 		return fmt.Errorf("%d bytes follow it", len(in.rest))

@@ -30,16 +30,19 @@ type Bolt struct {
 	group  func(*tuple.Tuple) (string, bool)
 	limits Limits
 
-	where  *script.Expr // nil: all readings
-	levels []level      // rising; none: there is only silence to look for
-	script *script.Runtime
-	fields []string // of the payload, that the conditions refer to
+	where   *script.Expr // nil: all readings
+	levels  []level      // rising; none: there is only silence to look for
+	script  *script.Runtime
+	recalls bool     // the script sees the group's previous reading
+	fields  []string // of the payload, that the conditions refer to
 
 	profiles bool // an expression or the script reads them
 
-	doc script.Doc
-	env script.Env
-	out script.Doc
+	doc      script.Doc
+	before   script.Doc  // the previous reading
+	previous *script.Doc // before, if there is one
+	env      script.Env
+	out      script.Doc
 
 	said   []Answer // scratch
 	tracks []Track  // scratch: of the record that is being worked on
@@ -122,6 +125,7 @@ func (b *Bolt) declare(spec topology.Bolt, params map[string]any) (err error) {
 		return nil
 	}
 	b.profiles = b.profiles || spec.Script.UsesArchive()
+	b.recalls = spec.Script.UsesPrevious()
 	return b.load(*spec.Script, params)
 }
 
@@ -197,6 +201,7 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) (
 	if err != nil {
 		return err
 	}
+	b.recall(r)
 	changed := b.clock.heard(&r.watch, c)
 	if r.Hear(t.Time) == Cleared {
 		changed = true
@@ -212,6 +217,9 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) (
 		if err := b.tell(change, t, c, &r.Episode); err != nil {
 			return err
 		}
+	}
+	if b.remember(r, t) {
+		changed = true
 	}
 	if b.clock.wait(&r.watch, r.Waiting(&b.limits), c) || changed {
 		return b.write(ctx, c, r)
@@ -294,7 +302,7 @@ func (b *Bolt) speaks(l *level, t *tuple.Tuple, held bool) (bool, error) {
 		holds, err := b.answer(l.when)
 		return holds != held, err
 	}
-	holds, err := b.script.Test(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive})
+	holds, err := b.script.Test(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive, Previous: b.previous})
 	return holds != held, fault(err)
 }
 

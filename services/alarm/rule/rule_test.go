@@ -308,7 +308,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	r := record{Episode{
 		Number: 1, Version: 2, RaisedAt: 5, Tracks: []Track{{Held: true, Streak: 3, Since: 2}, {}}, Known: true, Silent: true, Noticed: 9, Severity: "major", Recent: []int64{5, 9},
 		History: []Happening{{What: Raised, At: 5, Severity: "major", By: "ann", Note: "seen"}}, RaiseValue: []byte("7"), ClearValue: []byte{},
-	}, watch{heard: 70, armed: true, begun: 60, waiting: true}}
+	}, watch{heard: 70, armed: true, begun: 60, waiting: true}, []byte(`{"x":1}`)}
 	raw, _ := r.Append(nil)
 	f.Add(raw)
 	f.Add(old2)

@@ -50,7 +50,9 @@ func (b *Bolt) Tick(ctx context.Context, tick bolt.Tick, group string, c *bolt.C
 		if err := b.endInterval(ctx, &p, tick.Time, group, c); err != nil {
 			return err
 		}
-		c.State().Delete(b.key(group))
+		if err := b.empty(ctx, r, group, c); err != nil {
+			return err
+		}
 		return b.silence(ctx, tick, group, false, c)
 	case aligned:
 		return b.endAligned(ctx, tick, group, r, c)
@@ -142,7 +144,9 @@ func (b *Bolt) endAligned(ctx context.Context, tick bolt.Tick, group string, r *
 		if err := b.output(c, &p, p.End); err != nil {
 			return err
 		}
-		c.State().Delete(b.key(group))
+		if err := b.empty(ctx, r, group, c); err != nil {
+			return err
+		}
 		return b.silence(ctx, tick, group, false, c)
 	}
 	r, err := b.edit(ctx, c, group)

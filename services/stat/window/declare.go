@@ -235,6 +235,7 @@ func (b *Bolt) declareScript(s topology.Script, params map[string]any) error {
 	}
 	var err error
 	b.script, err = scriptOf(s, params, "compute", "output")
+	b.recalls = s.UsesPrevious()
 	b.profiles = b.profiles || s.UsesArchive()
 	return err
 }

@@ -27,6 +27,8 @@ type record struct {
 	open   []pane // by end, then start
 	since  int    // count windows: readings since the last output
 	rows   []row  // count windows: the last readings
+
+	previous []byte // the payload of the last reading, where a script looks at it; replaced, never changed
 }
 
 // pane is one open window.
@@ -138,18 +140,23 @@ func (r *record) fold(n int) pane {
 	return p
 }
 
-// Versions of the encoding. The first had no sketches, and so no columns of texts in rows; closed windows that are kept have a version each.
+// Versions of the encoding. The first had no sketches, and so no columns of texts in rows; closed windows that are kept have a version each; the last
+// reading stands at the end of those that have it.
 const (
-	versionKept  = 3
-	version      = 2
-	versionPlain = 1
+	versionPrevious = 4
+	versionKept     = 3
+	version         = 2
+	versionPlain    = 1
 )
 
 // Append implements state.Value.
 func (r *record) Append(b []byte) ([]byte, error) {
 	v := byte(version)
-	if r.layout.kept {
+	switch {
+	case r.layout.kept:
 		v = versionKept
+	case len(r.previous) > 0:
+		v = versionPrevious
 	}
 	b = append(b, v, r.layout.window)
 	b = binary.AppendVarint(b, r.closed)
@@ -190,6 +197,10 @@ func (r *record) Append(b []byte) ([]byte, error) {
 			}
 		}
 	}
+	if v == versionPrevious {
+		b = binary.AppendUvarint(b, uint64(len(r.previous)))
+		b = append(b, r.previous...)
+	}
 	return b, nil
 }
 
@@ -222,7 +233,7 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 	case d.err != nil:
 	case l.kept && v != versionKept:
 		d.err = fmt.Errorf("its version is %d, not %d", v, versionKept)
-	case !l.kept && v != version && v != versionPlain:
+	case !l.kept && v != version && v != versionPlain && v != versionPrevious:
 		d.err = fmt.Errorf("its version is %d, not %d", v, version)
 	}
 	if d.byte() != l.window && d.err == nil {
@@ -261,6 +272,9 @@ func (l *layout) decode(b []byte) (state.Value, error) {
 	r.rows = make([]row, d.length(2))
 	for i := range r.rows {
 		d.row(&r.rows[i], places, texts, l)
+	}
+	if v == versionPrevious {
+		r.previous = d.bytes()
 	}
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errCorrupt, err)

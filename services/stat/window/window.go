@@ -68,6 +68,7 @@ type Bolt struct {
 	args    []int // of the cells: index into exprs, -1 for a bare count
 	exprs   []argument
 	script  *script.Runtime
+	recalls bool // the script sees the group's previous reading
 	layout  layout
 	decoder state.Decode
 
@@ -75,6 +76,7 @@ type Bolt struct {
 
 	watermark int64 // of the last tick
 	doc       script.Doc
+	before    script.Doc // the previous reading
 	env       script.Env
 	out       script.Doc
 	inputs    []input
@@ -168,6 +170,7 @@ func (b *Bolt) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) e
 	if r, err = b.edit(ctx, c, c.Group()); err != nil {
 		return err
 	}
+	b.remember(r, t)
 	if b.mode == counted {
 		b.count(r, c)
 		return nil
@@ -369,7 +372,7 @@ func (b *Bolt) compute(r *record, windows []Bounds, t *tuple.Tuple) ([][]byte, e
 		if i > 0 {
 			b.doc.Reset(t.Payload) // what the script did to t for another window stays there
 		}
-		err := b.script.Compute(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive}, s)
+		err := b.script.Compute(&script.Input{Doc: &b.doc, ID: t.ID, Device: t.Key, Stream: t.Stream, Time: t.Time, Archive: b.env.Archive, Previous: b.recall(r)}, s)
 		if err == nil {
 			states[i], err = s.Bytes()
 		}
