@@ -95,6 +95,7 @@ type measured struct {
 	perSecond float64
 	cpu       time.Duration // per message, of both processes
 	p50       time.Duration // of the bare chain; 0 when it was not asked for
+	flush     time.Duration // of the disk; 0 when it was not asked for
 	stored    float64       // documents a second, into the store of the scenario; 0 when it was not asked for
 }
 
@@ -116,6 +117,11 @@ func (t *trial) reference(ctx context.Context) (m measured, err error) {
 	if t.store {
 		if m.stored, err = t.stores.bulk(ctx, t.from, t.compared); err != nil {
 			return m, fmt.Errorf("reference of the store: %w", err)
+		}
+	}
+	if t.rate > 0 {
+		if m.flush, err = disk(t.dir); err != nil {
+			return m, fmt.Errorf("reference of the disk: %w", err)
 		}
 	}
 	if t.rate > 0 && !t.half { // a bare chain may not keep up with half of the maximum
