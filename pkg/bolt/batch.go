@@ -70,7 +70,7 @@ func (l *Loop) open() *run {
 	r.out.Reset()
 	*r = run{
 		Loop: l, out: r.out, in: r.in[:0], kids: r.kids[:0], hops: r.hops[:0], failed: r.failed[:0], order: r.order[:0], queue: r.queue[:0], said: r.said[:0],
-		c: Collector{emissions: r.c.emissions[:0]}, fresh: r.fresh, fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where},
+		c: Collector{emissions: r.c.emissions[:0], streams: l.Streams}, fresh: r.fresh, fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where},
 	}
 	if len(r.fresh) > 1024 { // a map does not shrink
 		r.fresh = nil

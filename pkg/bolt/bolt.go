@@ -8,7 +8,7 @@
 //
 //	{id: odometer, kind: custom, service: odometer, from: rides, group: device, streams: {due: [km]}, config: {every_km: 100}}
 //
-// where streams declares the fields of what it emits, group makes it stateful (with it the bolt must be Stateful, without it not), and config is yours. Such
+// where streams declares what it emits on beside the default stream, and the fields (what comes on any other stream is a dead letter), group makes it stateful (with it the bolt must be Stateful, without it not), and config is yours. Such
 // a service scales, retries, traces and counts exactly once as the built-in ones do, since the same loop runs it. examples/custom-bolt is one.
 //
 //   - Prepare is the function that builds the bolt; open there what it needs. Once per batch there is Preparer.
@@ -29,7 +29,10 @@ package bolt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/state"
@@ -120,6 +123,7 @@ type Collector struct {
 	group     string
 	source    string
 	emissions []Emission
+	streams   []string // that it may emit on; nil: on any
 	state     *state.View
 	agenda    map[string]int64 // this batch's; strike marks a removal
 }
@@ -127,7 +131,7 @@ type Collector struct {
 // strike in an agenda map stands for a removed entry.
 const strike = int64(-1 << 63)
 
-// Emit hands e on along the node's edges.
+// Emit hands e on along the node's edges. A stream that the node does not declare rejects the tuple: it would lead nowhere, and nobody would know.
 func (c *Collector) Emit(e Emission) {
 	if e.Stream == "" {
 		e.Stream = tuple.DefaultStream
@@ -140,6 +144,23 @@ func (c *Collector) Emit(e Emission) {
 func (c *Collector) EmitTo(task int32, e Emission) {
 	e.to = task + 1
 	c.Emit(e)
+}
+
+// declared rejects what was emitted on a stream that the node does not have.
+func (c *Collector) declared() error {
+	for i := range c.emissions {
+		if err := c.declares(c.emissions[i].Stream); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Collector) declares(stream string) error {
+	if c.streams == nil || slices.Contains(c.streams, stream) {
+		return nil
+	}
+	return Reject(fmt.Errorf("emitted on the stream %q, which the node does not declare: it has %s", stream, strings.Join(c.streams, ", ")))
 }
 
 // Emitted returns what has been emitted for the tuple being handled so far. It is valid until the tuple is done.

@@ -16,6 +16,7 @@ type Inner struct {
 	Where   trace.Where // Task is tuple.Shared
 	Bolt    Bolt
 	Edges   []Edge
+	Streams []string // as in Options
 	Retry   topology.Retry
 	Letters Letters
 	Sink    trace.Sink
@@ -28,7 +29,7 @@ func (l *Loop) enclose() error {
 			return fmt.Errorf("node %s is stateful and needs a loop of its own", in.Where.Node)
 		}
 		o := l.Options
-		o.Where, o.Bolt, o.Edges, o.Retry, o.Letters, o.Sink = in.Where, in.Bolt, in.Edges, in.Retry, in.Letters, in.Sink
+		o.Where, o.Bolt, o.Edges, o.Streams, o.Retry, o.Letters, o.Sink = in.Where, in.Bolt, in.Edges, in.Streams, in.Retry, in.Letters, in.Sink
 		o.Inner, o.Copies = nil, false
 		inner, err := newLoop(o)
 		if err != nil {

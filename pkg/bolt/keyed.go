@@ -72,6 +72,9 @@ func (k *Keyed[T]) change(ctx context.Context, c *Collector, f func(*T) error) e
 	if err := f(&v); err != nil {
 		return err
 	}
+	if err := c.declared(); err != nil { // nothing has changed yet
+		return err
+	}
 	changed, err := json.Marshal(v)
 	if err != nil {
 		return Reject(fmt.Errorf("the value of %q cannot be stored: %w", c.Group(), err))

@@ -79,6 +79,7 @@ type Options struct {
 	Revision uint32
 	Bolt     Bolt
 	Edges    []Edge
+	Streams  []string // what the node may emit on: an emission on any other rejects its tuple; nil: on any
 	Retry    topology.Retry
 	Own      *Ownership
 	Copies   bool    // an incoming edge hands every tuple to all tasks: the children of each task are its own

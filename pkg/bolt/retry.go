@@ -47,7 +47,10 @@ func (r *run) protect(ctx context.Context, t *tuple.Tuple) (err error) {
 			err = Reject(fmt.Errorf("the bolt panicked: %v", p))
 		}
 	}()
-	return r.Bolt.Execute(ctx, t, &r.c)
+	if err := r.Bolt.Execute(ctx, t, &r.c); err != nil {
+		return err
+	}
+	return r.c.declared()
 }
 
 // backoff is the pause after the n-th failure: exponential from Backoff to Ceiling, with a jitter of a fifth, never below what Retry asked for.

@@ -220,7 +220,7 @@ func (s *Stage) cast(ctx context.Context, n *topology.Node, task int32) error {
 		Copies: slices.ContainsFunc(n.In, func(e topology.Edge) bool { return e.Grouping == topology.All }),
 	}
 	if n.Bolt != nil {
-		o.Retry = n.Bolt.Retry
+		o.Retry, o.Streams = n.Bolt.Retry, n.Bolt.Emits()
 	}
 	if n.Stateful {
 		t := state.Task{Topology: s.name(), Node: n.ID, Index: task}

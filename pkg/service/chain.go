@@ -58,7 +58,7 @@ func (h *host) inner(ctx context.Context) (out []bolt.Inner, err error) {
 		at.Task = tuple.Shared
 		in := bolt.Inner{Where: at, Bolt: b, Edges: edges(h.plan, n), Letters: h.lettersOf(h.chained.of(h, n.ID)), Sink: h.countFor(n.ID)}
 		if n.Bolt != nil {
-			in.Retry = n.Bolt.Retry
+			in.Retry, in.Streams = n.Bolt.Retry, n.Bolt.Emits()
 		}
 		out = append(out, in)
 	}

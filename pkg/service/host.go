@@ -147,7 +147,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		Copies: slices.ContainsFunc(h.node.In, func(e topology.Edge) bool { return e.Grouping == topology.All }),
 	}
 	if h.node.Bolt != nil {
-		o.Retry = h.node.Bolt.Retry
+		o.Retry, o.Streams = h.node.Bolt.Retry, h.node.Bolt.Emits()
 	}
 	if o.Inner, err = h.inner(hard); err != nil {
 		return fmt.Errorf("build: %w", err)

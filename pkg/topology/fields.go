@@ -158,6 +158,9 @@ func (b *Bolt) streamNames() []string {
 	return out
 }
 
+// Emits lists the streams that a bolt can emit on, the default one first: those of its kind and those that it declares.
+func (b *Bolt) Emits() []string { return b.streamNames() }
+
 // Late returns the stream that a stat sends late readings to, or "" when it has none.
 func (b *Bolt) Late() string {
 	if !b.hasLate() {

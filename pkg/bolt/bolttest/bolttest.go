@@ -68,6 +68,12 @@ func (h *Harness) Edges(edges ...bolt.Edge) {
 	h.Restart()
 }
 
+// Streams declares what the bolt may emit on, the default stream included, and restarts it; without arguments it may on any.
+func (h *Harness) Streams(names ...string) {
+	h.options.Streams = names
+	h.Restart()
+}
+
 // Outbox replaces where frames are published, and restarts the bolt: Feed, Tick and Step then return nothing.
 func (h *Harness) Outbox(o bolt.Outbox) {
 	h.options.Outbox = o
