@@ -18,6 +18,7 @@ const (
 	kill  = "kill -9" // and start again after a while
 	leave = "stop"    // by SIGTERM: it drains; started again after a while
 	pause = "pause"   // SIGSTOP, and SIGCONT after a while: a zombie, when that was longer than its lease
+	join  = "join"    // one replica more than there are: it takes its share of the tasks, and leaves by SIGTERM after a while
 )
 
 // fault is one entry of the plan.
@@ -53,7 +54,8 @@ var kinds = []struct {
 }{
 	{30, kill, "service", 0, 6 * time.Second},
 	{24, pause, "service", 500 * time.Millisecond, 8 * time.Second},
-	{8, leave, "service", 0, 10 * time.Second}, // long enough for its tasks to move, and to move back
+	{8, leave, "service", 0, 10 * time.Second},          // long enough for its tasks to move, and to move back
+	{10, join, newcomer, time.Second, 12 * time.Second}, // long enough to take tasks, and short enough to leave with them
 	{6, leave, "spout", 0, 2 * time.Second},
 	{6, kill, "spout", 0, 8 * time.Second},
 	{4, kill, "all", 0, 3 * time.Second},
@@ -99,6 +101,8 @@ func (p *planner) draw() fault {
 	switch k.who {
 	case "service":
 		f.target = fmt.Sprintf("%s-%d", mesh.Kinds[p.random.IntN(len(mesh.Kinds))], p.random.IntN(p.replicas))
+	case newcomer:
+		f.target = fmt.Sprintf("%s-%d", mesh.Kinds[p.random.IntN(len(mesh.Kinds))], p.replicas+p.random.IntN(newcomers))
 	case "spout":
 		f.target = fmt.Sprintf("spout-%d", p.random.IntN(p.replicas))
 	case "all":
@@ -107,7 +111,11 @@ func (p *planner) draw() fault {
 	return f
 }
 
-const allOf = "all of "
+const (
+	allOf     = "all of "
+	newcomer  = "newcomer"
+	newcomers = 2 // of a kind, at a time
+)
 
 // targets are the names that a fault holds; "server" stands for any of them.
 func (p *planner) targets(name string) []string {
@@ -124,9 +132,15 @@ func (p *planner) targets(name string) []string {
 	return []string{name}
 }
 
+// running is what is broken: a mesh.
+type running interface {
+	Processes() []*servers.Process
+	Join(ctx context.Context, kind, name string) (*servers.Process, error)
+}
+
 // injector carries a plan out and writes down what it did.
 type injector struct {
-	mesh  *mesh.Mesh
+	mesh  running
 	began time.Time
 
 	busy sync.WaitGroup
@@ -137,12 +151,21 @@ type injector struct {
 	bad  []string // what must never happen
 }
 
-func newInjector(m *mesh.Mesh) *injector {
-	in := &injector{mesh: m, began: time.Now(), on: map[string]*sync.Mutex{}}
-	for _, p := range m.Processes() {
-		in.on[p.Name] = &sync.Mutex{}
+func newInjector(m running) *injector {
+	return &injector{mesh: m, began: time.Now(), on: map[string]*sync.Mutex{}}
+}
+
+// hold waits until no fault has a process, newcomers included, and keeps others from it until release is called.
+func (in *injector) hold(name string) (release func()) {
+	in.mu.Lock()
+	one := in.on[name]
+	if one == nil {
+		one = &sync.Mutex{}
+		in.on[name] = one
 	}
-	return in
+	in.mu.Unlock()
+	one.Lock()
+	return one.Unlock
 }
 
 // run carries out the plan until ctx ends; hard ends the waiting of what is under way. Every process runs when it returns nil.
@@ -161,6 +184,10 @@ func (in *injector) run(ctx, hard context.Context, plan *planner) {
 		in.done = append(in.done, f)
 		in.mu.Unlock()
 		in.say("plan  %s", f)
+		if f.what == join {
+			in.busy.Go(func() { in.newcomer(hard, f) })
+			continue
+		}
 		for _, p := range in.processes(f.target) {
 			in.busy.Go(func() { in.inflict(hard, f, p) })
 		}
@@ -179,8 +206,7 @@ func (in *injector) processes(target string) (out []*servers.Process) {
 
 // inflict does one fault to one process and undoes it.
 func (in *injector) inflict(ctx context.Context, f fault, p *servers.Process) {
-	in.on[p.Name].Lock()
-	defer in.on[p.Name].Unlock()
+	defer in.hold(p.Name)()
 	if !p.Running() {
 		in.wrong("%s had ended by itself before it was to be hit", p.Name)
 	}
@@ -218,6 +244,43 @@ func (in *injector) inflict(ctx context.Context, f fault, p *servers.Process) {
 		}
 	}
 	in.wrong("%s could not be started again", p.Name)
+}
+
+// newcomer starts a replica and stops it when its time is over, or when hard ends. Nothing of it runs when this returns.
+func (in *injector) newcomer(hard context.Context, f fault) {
+	defer in.hold(f.target)()
+	kind, _, _ := strings.Cut(f.target, "-")
+	for hard.Err() == nil {
+		p, err := in.mesh.Join(hard, kind, f.target)
+		if err == nil {
+			in.stay(hard, f, p)
+			return
+		}
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		in.say("again %s", first)
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-hard.Done():
+		}
+	}
+}
+
+// stay keeps a newcomer for its time, and takes leave of it.
+func (in *injector) stay(hard context.Context, f fault, p *servers.Process) {
+	defer p.Close()
+	in.say("did   %-7s %s", f.what, p.Name)
+	select {
+	case <-time.After(f.length):
+	case <-hard.Done():
+	}
+	if !p.Running() {
+		in.wrong("%s had ended by itself before it was to leave", p.Name)
+		return
+	}
+	if err := p.Stop(); err != nil {
+		in.wrong("%v", err)
+	}
+	in.say("back  %s has left", p.Name)
 }
 
 func (in *injector) say(format string, args ...any) {

@@ -110,6 +110,11 @@ func (m *Mesh) start(ctx context.Context) (err error) {
 	return all.wait()
 }
 
+// Join starts one more replica of a kind, under a name that no other has had at the same time. It is the caller's to stop and to close: the mesh does not know it.
+func (m *Mesh) Join(ctx context.Context, kind, name string) (*servers.Process, error) {
+	return m.service(kind, name).Start(ctx, servers.Options{Dir: m.dir(name), StartTimeout: startTimeout})
+}
+
 // service is how one replica of a kind is started.
 func (m *Mesh) service(kind, name string) servers.Program {
 	return servers.Program{
@@ -171,6 +176,8 @@ func (m *Mesh) Close() {
 	}
 }
 
+const startTimeout = 2 * time.Minute // a busy machine starts all of them at once
+
 // together starts processes at the same time.
 type together struct {
 	group sync.WaitGroup
@@ -179,7 +186,7 @@ type together struct {
 }
 
 func (t *together) start(ctx context.Context, into **servers.Process, s servers.Starter, o servers.Options) {
-	o.StartTimeout = 2 * time.Minute // a busy machine starts all of them at once
+	o.StartTimeout = startTimeout
 	t.group.Go(func() {
 		p, err := s(ctx, o)
 		t.mu.Lock()
