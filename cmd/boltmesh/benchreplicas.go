@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -69,11 +71,12 @@ type scaled struct {
 	Replicas   int     `json:"replicas"`
 	TuplesPerS float64 `json:"tuples_per_s"`
 	Ratio      float64 `json:"ratio"`   // to the first number of replicas
+	Wanted     float64 `json:"wanted"`  // least ratio that is right; 0 of the first number, and of one that is no greater
 	CPU        float64 `json:"cpus"`    // processors that services and brokers used together
 	Most       float64 `json:"at_most"` // tuples/s that the waits allow
 }
 
-// scale measures each number of replicas, competing and partitioned.
+// scale measures each number of replicas, competing and partitioned. Once all is printed, errTooFew says that some were slower than wanted.
 func (f *benchFlags) scale(ctx context.Context, output string, stdout, stderr io.Writer) error {
 	if slices.Min(f.replicas) < 1 || slices.Max(f.replicas) > topology.DefaultTasks {
 		return usageError{fmt.Errorf("--replicas: write numbers from 1 to %d, such as 1,2,4", topology.DefaultTasks)}
@@ -90,24 +93,62 @@ func (f *benchFlags) scale(ctx context.Context, output string, stdout, stderr io
 				first = s.TuplesPerS
 			}
 			s.Consumers, s.Replicas, s.Ratio = c.name, n, s.TuplesPerS/first
+			s.Wanted = wantedOf(float64(n) / float64(f.replicas[0]))
 			s.Most = float64(n) * float64(time.Second/workOfTuple)
 			fmt.Fprintf(stderr, "%s, %s: %.0f/s, %.2f times the first\n", c.name, plural(n, "replica"), s.TuplesPerS, s.Ratio)
 			all = append(all, s)
 		}
 	}
 	if output == "json" {
-		return json.NewEncoder(stdout).Encode(all)
+		if err := json.NewEncoder(stdout).Encode(all); err != nil {
+			return err
+		}
+	} else if err := printScaled(stdout, all); err != nil {
+		return err
 	}
+	return tooFew(all)
+}
+
+func printScaled(stdout io.Writer, all []scaled) error {
 	t := tabwriter.NewWriter(stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "consumers\treplicas\ttuples/s\tof\tratio\tCPUs\t")
+	fmt.Fprintln(t, "consumers\treplicas\ttuples/s\tof\tratio\twanted\tCPUs\t")
 	for _, s := range all {
-		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.0f\t%.2f\t%.2f\t\n", s.Consumers, s.Replicas, s.TuplesPerS, s.Most, s.Ratio, s.CPU)
+		wanted := ""
+		if s.Wanted > 0 {
+			wanted = fmt.Sprintf("%.2f", s.Wanted)
+		}
+		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.0f\t%.2f\t%s\t%.2f\t\n", s.Consumers, s.Replicas, s.TuplesPerS, s.Most, s.Ratio, wanted, s.CPU)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(stdout, "\na tuple's work is a wait of %v, one after the other in each replica; load %s\n", workOfTuple, load())
 	return err
+}
+
+// wantedOf is the throughput wanted of so many times the replicas: a twentieth less with each doubling, so 1.9 of twice and 3.6 of four times as many.
+func wantedOf(times float64) float64 {
+	if times <= 1 {
+		return 0
+	}
+	return times * (1 - 0.05*math.Log2(times))
+}
+
+// errTooFew tells that replicas have not added what is wanted of them.
+var errTooFew = errors.New("replicas add less than is wanted")
+
+// tooFew names the numbers of replicas that were slower than wanted.
+func tooFew(all []scaled) error {
+	var below []string
+	for _, s := range all {
+		if s.Ratio < s.Wanted {
+			below = append(below, fmt.Sprintf("%s, %s: %.2f of %.2f", s.Consumers, plural(s.Replicas, "replica"), s.Ratio, s.Wanted))
+		}
+	}
+	if len(below) > 0 {
+		return fmt.Errorf("%w: %s", errTooFew, strings.Join(below, "; "))
+	}
+	return nil
 }
 
 // scaleTo runs replicas of one bolt as workers of their own, on brokers of their own.
