@@ -6,7 +6,7 @@
 //
 // A service is a main that hands a function to service.Main; the function makes the bolt of one task from the topology's node. In the topology it is
 //
-//	{id: odometer, kind: custom, service: odometer, from: rides, group: device, streams: {due: [km]}, config: {every_km: 100}}
+//	{id: odometer, kind: custom, service: odometer, from: rides, group: device, streams: {due: [km]}, every: 1m, config: {every_km: 100}}
 //
 // where streams declares what it emits on beside the default stream, and the fields (what comes on any other stream is a dead letter), group makes it stateful (with it the bolt must be Stateful, without it not), and config is yours. Such
 // a service scales, retries, traces and counts exactly once as the built-in ones do, since the same loop runs it. examples/custom-bolt is one.
@@ -14,7 +14,8 @@
 //   - Prepare is the function that builds the bolt; open there what it needs. Once per batch there is Preparer.
 //   - Close is io.Closer: a bolt that has it is closed when its task is given up.
 //   - A bolt with groupings of its own is a Grouper; along direct edges Collector.EmitTo names the task.
-//   - Ticks come to stateful bolts, as Stateful.Tick or Keyed.Output: time is a tuple, so what depends on it is replayed like the rest.
+//   - Ticks come to stateful bolts, as Stateful.Tick or Keyed.Output: at the interval that the node names as every, else when the watermark has moved, and
+//     at a flush. Time is a tuple, so what depends on it is replayed like the rest.
 //   - A bolt without state may call another topology and wait for the answer: service.Node has Call. Which worker and which task it is for stand there too.
 //
 // # When a tuple counts as handled

@@ -23,8 +23,8 @@ type Keyed[T any] struct {
 	GroupBy func(t *tuple.Tuple) (group string, ok bool)
 	// Update takes a tuple into its group's value, a copy of the one that is stored: after an error nothing has changed.
 	Update func(ctx context.Context, t *tuple.Tuple, value *T, c *Collector) error
-	// Output is called at the first tick after a group was updated: when the watermark has moved, and at a flush. The value may be changed there
-	// too. nil: ticks mean nothing to the bolt.
+	// Output is called at the first tick after a group was updated: at the node's interval (every), or without one when the watermark has moved, and at a
+	// flush. The value may be changed there too; c.Wake(0) asks for the next tick, whether or not tuples come. nil: ticks mean nothing to the bolt.
 	Output func(ctx context.Context, tick Tick, group string, value *T, c *Collector) error
 }
 

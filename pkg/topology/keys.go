@@ -176,6 +176,7 @@ var shapes = map[string][]key{
 	KindCustom: {
 		{"service", "id", "Kind of service that runs the node.", true},
 		{"group", "group", "What the node keeps state per; without it the node is stateless.", false},
+		{"every", "duration", "With group: how often ticks come, in processing time. Without it they come when the watermark has moved.", false},
 		{"where", "expr", "A filter for the service to apply: it is checked and handed over with the node.", false},
 		{"config", "object", "Handed to the service as it is.", false},
 	},

@@ -136,8 +136,8 @@ type Bolt struct {
 
 	// stat
 	Window     Window
-	Every      time.Duration
-	Aggregates []Aggregate // in document order
+	Every      time.Duration // of a custom bolt too: see Ticks
+	Aggregates []Aggregate   // in document order
 
 	// alarm
 	When       *Expr

@@ -29,6 +29,9 @@ func (r *reader) parts(b *parsed) {
 		if n := b.o.node("config"); n != nil {
 			b.Config, _ = r.params(n, "config")
 		}
+		if b.Every = b.o.duration("every", 0, 100*time.Millisecond); b.o.has("every") && !b.o.has("group") {
+			r.fail(b.o.keys["every"], "write group: device, or remove every", "ticks come to nodes with state, and %q has no group", b.ID)
+		}
 	}
 	b.Script = r.script(b)
 }

@@ -303,7 +303,7 @@ func (b *Bolt) Ticks() (wanted bool, every time.Duration) {
 		}
 		return every > 0, every
 	}
-	return b.stateful(), 0
+	return b.stateful(), b.Every
 }
 
 // often is how often to look whether a duration has passed: a tenth of it, between a second and a minute.
