@@ -146,6 +146,7 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		Letters: h.lettersOf(h.dead), Clock: clock{}, Sink: h.count, Fetch: h.Fetch,
 		Copies: slices.ContainsFunc(h.node.In, func(e topology.Edge) bool { return e.Grouping == topology.All }),
 	}
+	defer func() { h.close(o) }()
 	if h.node.Bolt != nil {
 		o.Retry, o.Streams = h.node.Bolt.Retry, h.node.Bolt.Emits()
 	}
@@ -159,7 +160,6 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 		}
 		o.Own = &bolt.Ownership{Store: h.Store, Task: t, Epoch: epoch, View: h.Cache.Open(h.Store, t, epoch)}
 	}
-	defer h.close(o)
 	var inbox input
 	gentle := &gentle{stop: ctx}
 	if h.node.Kind == topology.KindOutput {
