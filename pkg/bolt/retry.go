@@ -122,6 +122,6 @@ func (r *run) blank(why error) *tuple.Letter {
 	w := r.where
 	return &tuple.Letter{
 		Topology: w.Topology, Node: w.Node, Task: w.Task, Worker: w.Worker, Revision: r.Revision,
-		Error: why.Error(), FailedAt: r.Clock.Now().UnixMilli(),
+		Error: tuple.CutError(why.Error()), FailedAt: r.Clock.Now().UnixMilli(),
 	}
 }

@@ -58,7 +58,10 @@ var (
 	// ErrLost says that the call has been processed and its answer is lost: the spout worker that had it has stopped. Under another id it would be done again.
 	ErrLost = errors.New("the call has been processed, and its answer is lost: the spout that had it has stopped")
 	// ErrTooMany says that there were more replies than are gathered.
-	ErrTooMany = fmt.Errorf("the call has been processed, and has more than %d replies or %d MiB of them", spout.MaxReplies, spout.MaxReplyBytes>>20)
+	ErrTooMany = fmt.Errorf("the call has been processed, and has more than %d replies or %d MiB of them, or with others under way more than %d MiB",
+		spout.MaxReplies, spout.MaxReplyBytes>>20, spout.MaxGathered>>20)
+	// ErrNoTaker says that no spout takes calls for the topology.
+	ErrNoTaker = errors.New("no spout takes calls")
 )
 
 // UnansweredError says that the deadline has passed and who has not finished. The call goes on; its answer will be dropped.
@@ -93,14 +96,18 @@ func (e *UnansweredError) Error() string {
 
 // FailedError says that tuples of the call became dead letters, so that the answer lacks what would have come of them.
 type FailedError struct {
-	Failures []spout.Failure
+	Failures []spout.Failure // spout.MaxFailures at most
+	All      int             // how many there are, told or not
 }
 
 // Error implements error.
 func (e *FailedError) Error() string {
 	var all []string
-	for _, f := range e.Failures {
+	for _, f := range e.Failures[:min(len(e.Failures), 10)] {
 		all = append(all, fmt.Sprintf("node %s on worker %s: %s (dead letter %s)", f.Node, f.Worker, f.Error, f.Letter))
+	}
+	if more := e.All - len(all); more > 0 {
+		all = append(all, fmt.Sprintf("and %d more dead letters", more))
 	}
 	return "the call failed: " + strings.Join(all, "; ")
 }
@@ -160,15 +167,15 @@ func check(question []byte, o *Options) error {
 	if o.ID == "" {
 		o.ID = rand.Text()
 	}
-	if len(o.ID) > 128 {
-		return fmt.Errorf("the call's id has %d bytes, at most 128 are allowed", len(o.ID))
+	if err := spout.CheckCallID(o.ID); err != nil {
+		return err
 	}
 	return spout.CheckCall(question)
 }
 
 // ask sends a request to the owner of the calls until it is answered or ctx ends. To ask twice does no harm.
 func (c *Client) ask(ctx context.Context, topology string, q Request) (t Taken, err error) {
-	request, err := json.Marshal(q)
+	request, err := spout.JSON(q)
 	if err != nil {
 		return t, err
 	}
@@ -182,11 +189,14 @@ func (c *Client) ask(ctx context.Context, topology string, q Request) (t Taken, 
 			}
 			return t, err
 		}
+		if errors.Is(err, jetstream.ErrTooLarge) {
+			return t, err
+		}
 		nobody = nobody || errors.Is(err, jetstream.ErrNobody)
 		select {
 		case <-ctx.Done():
 			if nobody {
-				err = fmt.Errorf("no spout takes calls for %s: is it applied, does its spout have calls: true, and does one run? (%w)", topology, ctx.Err())
+				err = fmt.Errorf("%w for %s: is it applied, does its spout have calls: true, and does one run? (%w)", ErrNoTaker, topology, ctx.Err())
 			}
 			return t, err
 		case <-time.After(retry):
@@ -265,14 +275,16 @@ func (w *waiting) wait(ctx context.Context) (*Answer, error) {
 
 func answerOf(id string, parts map[int]Part) (*Answer, error) {
 	a := &Answer{ID: id, Position: parts[0].Position, Replies: []spout.Reply{}}
+	var failures []spout.Failure
 	for i := range len(parts) {
 		a.Replies = append(a.Replies, parts[i].Replies...)
+		failures = append(failures, parts[i].Failures...)
 	}
 	switch {
 	case parts[0].TooMany:
 		return nil, ErrTooMany
-	case len(parts[0].Failures) > 0:
-		return a, &FailedError{parts[0].Failures}
+	case len(failures) > 0:
+		return a, &FailedError{failures, max(len(failures), parts[0].Failed)}
 	}
 	return a, nil
 }

@@ -1,6 +1,7 @@
 package call
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -18,7 +20,8 @@ import (
 type Refusal struct {
 	Error    string          `json:"error"`
 	Holders  []trace.Holder  `json:"holders,omitempty"`  // with 504: who has not finished
-	Failures []spout.Failure `json:"failures,omitempty"` // with 502: which tuples became dead letters
+	Failures []spout.Failure `json:"failures,omitempty"` // with 502: which tuples became dead letters, spout.MaxFailures at most
+	Failed   int             `json:"failed,omitempty"`   // with 502: how many did in all
 	Replies  []spout.Reply   `json:"replies,omitempty"`  // with 502: what came nevertheless
 }
 
@@ -30,6 +33,10 @@ func (c *Client) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	o := Options{ID: r.URL.Query().Get("id")}
+	if err := spout.CheckCallID(o.ID); err != nil && o.ID != "" {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
 	if s := r.URL.Query().Get("timeout"); s != "" {
 		d, err := time.ParseDuration(s)
 		if err != nil || d <= 0 {
@@ -59,12 +66,23 @@ func (c *Client) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var failed *FailedError
 	switch {
 	case errors.As(err, &failed):
-		write(w, http.StatusBadGateway, Refusal{Error: err.Error(), Failures: failed.Failures, Replies: answer.Replies})
+		write(w, http.StatusBadGateway, Refusal{Error: err.Error(), Failures: failed.Failures, Failed: failed.All, Replies: answer.Replies})
 	case err != nil:
-		refuse(w, http.StatusGatewayTimeout, err)
+		refuse(w, status(err), err)
 	default:
 		write(w, http.StatusOK, answer)
 	}
+}
+
+// status is what an error of a call is over HTTP.
+func status(err error) int {
+	switch {
+	case errors.As(err, new(*UnansweredError)), errors.Is(err, ErrNoTaker), errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
+	case errors.Is(err, jetstream.ErrTooLarge):
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadGateway
 }
 
 func refuse(w http.ResponseWriter, status int, err error) {
@@ -72,8 +90,6 @@ func refuse(w http.ResponseWriter, status int, err error) {
 	var late *UnansweredError
 	if errors.As(err, &late) {
 		r.Holders = late.Holders
-	} else if status == http.StatusGatewayTimeout {
-		status = http.StatusBadGateway
 	}
 	write(w, status, r)
 }
@@ -81,5 +97,7 @@ func refuse(w http.ResponseWriter, status int, err error) {
 func write(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the caller has gone
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // replies as they are
+	_ = e.Encode(v)        // the caller has gone
 }

@@ -2,6 +2,7 @@ package call
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -45,31 +46,52 @@ type Part struct {
 	Part     int             `json:"part"` // from 0
 	Parts    int             `json:"parts"`
 	Replies  []spout.Reply   `json:"replies,omitempty"`
-	Failures []spout.Failure `json:"failures,omitempty"` // in the first
+	Failures []spout.Failure `json:"failures,omitempty"` // the first 100
+	Failed   int             `json:"failed,omitempty"`   // in the first: how many there are in all
 	TooMany  bool            `json:"too_many,omitempty"`
 }
 
-// partBytes is how much of replies one message holds, unless a single one is larger.
+// partBytes is how much of replies and failures one message holds, unless a single one is larger.
 const partBytes = 256 << 10
 
-// Parts divides an outcome into messages.
-func Parts(o spout.Outcome) []Part {
-	parts := []Part{{Failures: o.Failures, TooMany: o.TooMany}}
+// Parts divides an outcome into messages, each the JSON text of a Part. None is larger than partBytes, or than one reply, by more than 1 KiB.
+func Parts(o spout.Outcome) (messages [][]byte, err error) {
+	parts := []Part{{Failed: o.Failed, TooMany: o.TooMany}}
 	size := 0
-	for _, r := range o.Replies {
-		one := len(r.Payload) + len(r.Key) + len(r.Node) + 80
-		if size > 0 && size+one > partBytes {
+	fit := func(v any) (*Part, error) {
+		b, err := spout.JSON(v)
+		if err != nil {
+			return nil, fmt.Errorf("what answers call %s: %w", o.ID, err)
+		}
+		if size > 0 && size+len(b)+1 > partBytes {
 			parts, size = append(parts, Part{}), 0
 		}
-		last := &parts[len(parts)-1]
-		last.Replies = append(last.Replies, r)
-		size += one
+		size += len(b) + 1
+		return &parts[len(parts)-1], nil
 	}
-	for i := range parts {
-		p := &parts[i]
+	for _, f := range o.Failures {
+		p, err := fit(f)
+		if err != nil {
+			return nil, err
+		}
+		p.Failures = append(p.Failures, f)
+	}
+	for _, r := range o.Replies {
+		p, err := fit(r)
+		if err != nil {
+			return nil, err
+		}
+		p.Replies = append(p.Replies, r)
+	}
+	for i, p := range parts {
 		p.ID, p.Position, p.Part, p.Parts = o.ID, o.Position, i, len(parts)
+		b, err := spout.JSON(p)
+		if err != nil {
+			return nil, fmt.Errorf("what answers call %s: %w", o.ID, err)
+		}
+		messages = append(messages, b)
 	}
-	return parts
+	return messages, nil
 }
 
 // Failed is what a worker tells the owner: a tuple of a call's tree became a dead letter.

@@ -19,6 +19,9 @@ import (
 // ErrNobody says that nobody serves a subject now.
 var ErrNobody = nats.ErrNoResponders
 
+// ErrTooLarge says that the server takes no messages of this size: to send it again does not help.
+var ErrTooLarge = nats.ErrMaxPayload
+
 // Listen calls f, on one goroutine, with every message on a subject of this connection's own until stop is called. The server knows of it when Listen
 // returns.
 func (c *Conn) Listen(ctx context.Context, f func(data []byte)) (subject string, stop func(), err error) {

@@ -91,6 +91,9 @@ func (h *host) gather(ctx context.Context, calls *spout.Calls, epoch uint64) (<-
 		Where: where, Revision: h.revision, Fetch: repliesAtOnce, Inbox: inbox, Outbox: h.outbox, Deltas: h.Conn.Deltas(name),
 		Letters: h.chained.of(h, topology.ReplyNode), Clock: clock{}, Sink: h.Sink,
 		Bolt: bolt.Func(func(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+			if !json.Valid(t.Payload) { // or the whole answer could not be told
+				return bolt.Reject(errors.New("the reply is not JSON"))
+			}
 			calls.Gather(t.Position(), spout.Reply{Node: c.Source(), ID: t.ID, Key: t.Key, Payload: slices.Clone(t.Payload)})
 			return nil
 		}),
@@ -132,7 +135,8 @@ type caller struct {
 	taken  bool     // at is known
 	answer [][]byte // once the call is processed
 	bytes  int
-	since  time.Time // of the answer
+
+	expires *time.Timer // with the answer: drops it
 }
 
 // answer answers a caller's request.
@@ -165,8 +169,8 @@ func (d *desk) answer(ctx context.Context, request []byte) []byte {
 
 // take takes a call, or finds that it was taken before.
 func (d *desk) take(ctx context.Context, q call.Request) (a call.Taken, err error) {
-	if q.ID == "" {
-		return a, errors.New("a call needs an id")
+	if err := spout.CheckCallID(q.ID); err != nil {
+		return a, err
 	}
 	if err := spout.CheckCall(q.Payload); err != nil {
 		return a, err
@@ -183,6 +187,7 @@ func (d *desk) take(ctx context.Context, q call.Request) (a call.Taken, err erro
 		ID: q.ID, Payload: q.Payload, At: time.Now().UnixMilli(), NoWait: q.Inbox == "",
 	})
 	if err != nil {
+		d.untaken(q)
 		return a, err
 	}
 	select {
@@ -202,12 +207,21 @@ func (d *desk) take(ctx context.Context, q call.Request) (a call.Taken, err erro
 	c.at, c.taken = a.Position, true
 	switch {
 	case c.answer != nil:
-		d.send(c)
+		return a, d.send(c)
 	case past:
 		a.Lost = true
 		delete(d.callers, q.ID)
 	}
 	return a, nil
+}
+
+// untaken forgets the caller whose call could not be taken; it asks again, or has gone.
+func (d *desk) untaken(q call.Request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.callers[q.ID]; c != nil && !c.taken && c.inbox == q.Inbox {
+		d.drop(c)
+	}
 }
 
 // who says who has not finished a call.
@@ -263,6 +277,9 @@ func (d *desk) forget(id string) {
 
 func (d *desk) drop(c *caller) {
 	delete(d.callers, c.id)
+	if c.expires != nil {
+		c.expires.Stop()
+	}
 	if i := slices.Index(d.order, c); i >= 0 {
 		d.order = slices.Delete(d.order, i, i+1)
 		d.bytes -= c.bytes
@@ -278,33 +295,44 @@ func (d *desk) done(o spout.Outcome) {
 		c = &caller{id: o.ID}
 		d.callers[o.ID] = c
 	}
-	c.at, c.taken, c.since = o.Position, true, time.Now()
-	for _, p := range call.Parts(o) {
-		b, err := json.Marshal(p)
-		if err != nil {
-			d.host.failed(d.at(), "answer a call", err)
-			return
-		}
-		c.answer = append(c.answer, b)
+	c.at, c.taken = o.Position, true
+	var err error
+	if c.answer, err = call.Parts(o); err != nil {
+		d.host.failed(d.at(), "answer a call", err)
+		return
+	}
+	for _, b := range c.answer {
 		c.bytes += len(b)
 	}
 	d.order, d.bytes = append(d.order, c), d.bytes+c.bytes
-	d.send(c)
-	for len(d.order) > 1 && (d.bytes > keptBytes || time.Since(d.order[0].since) > keepAnswers) {
+	c.expires = time.AfterFunc(keepAnswers, func() { d.expire(c) })
+	if err := d.send(c); err != nil { // it is asked for again
+		d.host.failed(d.at(), "answer a call", err)
+	}
+	for len(d.order) > 1 && d.bytes > keptBytes {
 		d.drop(d.order[0])
 	}
 }
 
-func (d *desk) send(c *caller) {
+// expire drops a caller who has not confirmed its answer in time.
+func (d *desk) expire(c *caller) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.callers[c.id] == c {
+		d.drop(c)
+	}
+}
+
+func (d *desk) send(c *caller) error {
 	if c.inbox == "" {
-		return
+		return nil
 	}
 	for _, b := range c.answer {
-		if err := d.Conn.Tell(c.inbox, b); err != nil { // it is asked for again
-			d.host.failed(d.at(), "answer a call", err)
-			return
+		if err := d.Conn.Tell(c.inbox, b); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // failed takes in what a worker tells of a dead letter.

@@ -153,10 +153,17 @@ func TestCallFails(t *testing.T) {
 		t.Log(err)
 	}
 	giveUp, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(200*time.Millisecond, cancel)
-	if _, err := c.Call(giveUp, "foreman", json.RawMessage(`{"msg":"slow"}`), call.Options{}); !errors.Is(err, context.Canceled) {
+	gave := make(chan error, 1)
+	go func() {
+		_, err := c.Call(giveUp, "foreman", json.RawMessage(`{"msg":"slow"}`), call.Options{ID: "given-up"})
+		gave <- err
+	}()
+	m.forgotten("foreman", "given-up", true)
+	cancel()
+	if err := <-gave; !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller that gives up: %v", err)
 	}
+	m.forgotten("foreman", "given-up", false) // though the call is still worked on
 	close(release)
 	if _, err := c.Send(t.Context(), "foreman", json.RawMessage(`{"msg":"sent"}`), call.Options{}); err != nil {
 		t.Fatal(err)

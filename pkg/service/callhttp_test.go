@@ -84,6 +84,10 @@ func TestCallHTTP(t *testing.T) {
 	if status, err := post(t.Context(), "foreman", `{"msg":"after"}`, &a); err != nil || status != http.StatusOK || len(a.Replies) != 2 {
 		t.Errorf("%d, %v: %+v", status, err, a)
 	}
+	var unsent call.Refusal
+	if status, err := post(t.Context(), "nobody?wait=no&timeout=500ms", `{}`, &unsent); err != nil || status != http.StatusGatewayTimeout || !strings.Contains(unsent.Error, "no spout takes calls") {
+		t.Errorf("%d, %v: %+v", status, err, unsent)
+	}
 	var nobody call.Refusal
 	if status, err := post(t.Context(), "nobody?timeout=500ms", `{}`, &nobody); err != nil || status != http.StatusGatewayTimeout || !strings.Contains(nobody.Error, "no spout takes calls") {
 		t.Errorf("%d, %v: %+v", status, err, nobody)

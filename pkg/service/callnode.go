@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -40,7 +39,7 @@ func (h *host) asks() *asking {
 // Return its error from Execute: where dead letters or too many replies leave no answer it rejects the tuple; a deadline counts as one of the
 // node's attempts (`retry`).
 func (n Node) Call(ctx context.Context, t *tuple.Tuple, topology string, v any) (*call.Answer, error) {
-	question, err := json.Marshal(v)
+	question, err := spout.JSON(v)
 	if err != nil {
 		return nil, bolt.Reject(fmt.Errorf("call %s: %w", topology, err))
 	}

@@ -1,6 +1,7 @@
 package spout
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -22,10 +23,19 @@ const CallLog = "call"
 // callWindow is how many calls may be under way at once: the entries emitted beyond the log's durable floor.
 const callWindow = 1024
 
-// MaxReplies and MaxReplyBytes bound what is gathered for one call; a call with more fails.
+// MaxReplies and MaxReplyBytes bound what is gathered for one call, and MaxGathered what is for all that are under way; a call with more fails. A reply
+// counts replyBytes beside what it consists of.
 const (
 	MaxReplies    = 100_000
 	MaxReplyBytes = 64 << 20
+	MaxGathered   = 256 << 20
+	replyBytes    = 128
+)
+
+// MaxFailures is how many of a call's dead letters are told in full, and MaxCallID how long a call's id may be, in bytes.
+const (
+	MaxFailures = 100
+	MaxCallID   = 128
 )
 
 // Call is one request.
@@ -57,8 +67,9 @@ type Outcome struct {
 	ID       string
 	Position int64
 	Replies  []Reply
-	Failures []Failure
-	TooMany  bool // replies: more than are gathered, so there are none here
+	Failures []Failure // MaxFailures at most, those that came first
+	Failed   int       // dead letters in all; of more than MaxReplies no more are counted
+	TooMany  bool      // replies: more than are gathered, so there are none here
 }
 
 // CallsOptions say where calls go.
@@ -82,13 +93,15 @@ type Calls struct {
 	emitted      int64 // index behind the last entry emitted
 	forgot       int64 // ids of entries below are forgotten
 	open         map[int64]*gathered
+	bytes        int // of all in open
 }
 
 // gathered is what has come for a call so far.
 type gathered struct {
 	id       string
 	replies  map[tuple.ID]Reply
-	failures map[tuple.ID]Failure
+	failures []Failure
+	failed   map[tuple.ID]struct{} // letters
 	bytes    int
 	tooMany  bool
 }
@@ -143,11 +156,33 @@ func (c *Calls) forget(ctx context.Context, floor int64) error {
 // AppendCall adds a call to the log, once however often it is made, by whoever. It returns its position either way. It may be called concurrently with
 // everything else.
 func AppendCall(ctx context.Context, logs state.Logs, topology string, call Call) (at int64, added bool, err error) {
-	entry, err := json.Marshal(call)
+	if err := CheckCallID(call.ID); err != nil {
+		return 0, false, err
+	}
+	entry, err := JSON(call)
 	if err != nil {
 		return 0, false, err
 	}
 	return logs.AppendOnce(ctx, topology, CallLog, call.ID, entry)
+}
+
+// JSON encodes v and leaves <, > and & as they are: a question and its replies come out as they went in, and no larger.
+func JSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// CheckCallID says what keeps a text from naming a call.
+func CheckCallID(id string) error {
+	if id == "" || len(id) > MaxCallID {
+		return fmt.Errorf("the call's id has %d bytes: give it 1 to %d", len(id), MaxCallID)
+	}
+	return nil
 }
 
 // CheckCall says what keeps a payload from being a call's.
@@ -180,7 +215,7 @@ func (c *Calls) emission(_ context.Context, at int64, payload []byte) (emission,
 	c.mu.Lock()
 	c.emitted = at + 1
 	if !call.NoWait {
-		c.open[at] = &gathered{id: call.ID, replies: map[tuple.ID]Reply{}, failures: map[tuple.ID]Failure{}}
+		c.open[at] = &gathered{id: call.ID, replies: map[tuple.ID]Reply{}, failed: map[tuple.ID]struct{}{}}
 	}
 	c.mu.Unlock()
 	c.Sink.Emit(said)
@@ -199,19 +234,32 @@ func (c *Calls) Gather(at tuple.Position, r Reply) {
 	if _, again := g.replies[r.ID]; again {
 		return
 	}
-	if g.bytes += len(r.Payload) + len(r.Key); len(g.replies) == MaxReplies || g.bytes > MaxReplyBytes {
-		g.tooMany, g.replies = true, nil
+	size := len(r.Payload) + len(r.Key) + len(r.Node) + replyBytes
+	if len(g.replies) == MaxReplies || g.bytes+size > MaxReplyBytes || c.bytes+size > MaxGathered {
+		c.bytes -= g.bytes
+		g.tooMany, g.replies, g.bytes = true, nil, 0
 		return
 	}
 	g.replies[r.ID] = r
+	g.bytes += size
+	c.bytes += size
 }
 
 // Fail takes in that a tuple of a call's tree became a dead letter.
 func (c *Calls) Fail(at tuple.Position, f Failure) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if g := c.open[at.Offset]; g != nil && at.Origin == c.Origin {
-		g.failures[f.Letter] = f
+	g := c.open[at.Offset]
+	if g == nil || at.Origin != c.Origin || len(g.failed) > MaxReplies {
+		return
+	}
+	if _, again := g.failed[f.Letter]; again {
+		return
+	}
+	g.failed[f.Letter] = struct{}{}
+	if len(g.failures) < MaxFailures {
+		f.Error = tuple.CutError(f.Error)
+		g.failures = append(g.failures, f)
 	}
 }
 
@@ -219,7 +267,15 @@ func (c *Calls) Fail(at tuple.Position, f Failure) {
 func (c *Calls) Drop(at int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.open, at)
+	c.close(at)
+}
+
+// close forgets an open call. c.mu is held.
+func (c *Calls) close(at int64) {
+	if g := c.open[at]; g != nil {
+		c.bytes -= g.bytes
+		delete(c.open, at)
+	}
 }
 
 // Past reports whether the call at a position has been processed, so that Done will not be told of it any more.
@@ -243,7 +299,7 @@ func (c *Calls) complete(at int64) {
 	c.mu.Unlock()
 	c.Done(out) // before it is past: whoever asks in between finds one or the other
 	c.mu.Lock()
-	delete(c.open, at)
+	c.close(at)
 	c.mu.Unlock()
 }
 
@@ -255,9 +311,7 @@ func (g *gathered) outcome(at int64) Outcome {
 	slices.SortFunc(o.Replies, func(a, b Reply) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Key, b.Key), strings.Compare(string(a.Payload), string(b.Payload)), slices.Compare(a.ID[:], b.ID[:]))
 	})
-	for _, f := range g.failures {
-		o.Failures = append(o.Failures, f)
-	}
+	o.Failures, o.Failed = slices.Clone(g.failures), len(g.failed)
 	slices.SortFunc(o.Failures, func(a, b Failure) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), slices.Compare(a.Letter[:], b.Letter[:]))
 	})

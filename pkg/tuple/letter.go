@@ -1,5 +1,19 @@
 package tuple
 
+import "strings"
+
+// MaxError is how much of an error's text is told, in bytes: of a bolt that fails, in a letter, to whoever made a call.
+const MaxError = 1 << 10
+
+// CutError cuts a text at MaxError bytes, at the end of a character, and says so.
+func CutError(text string) string {
+	if len(text) <= MaxError {
+		return text
+	}
+	const more = " ..."
+	return strings.ToValidUTF8(text[:MaxError-len(more)], "") + more
+}
+
 // Letter is a dead letter: a tuple, a record or a frame that could not be handled, with everything needed to understand and replay it.
 type Letter struct {
 	ID       ID     `json:"id"` // of the tuple; for a record that never became one, RootID of its position
@@ -26,7 +40,7 @@ type Letter struct {
 	Topic      string `json:"topic,omitempty"` // known to spouts
 	Partition  int    `json:"partition"`
 
-	Error    string `json:"error"` // with script file:line:column where a script failed
+	Error    string `json:"error"` // MaxError bytes at most where a bolt failed; with script file:line:column where a script failed
 	Tries    int    `json:"tries"`
 	TraceID  string `json:"trace_id,omitempty"`
 	FailedAt int64  `json:"failed_at"` // ms

@@ -4,9 +4,11 @@ package spouttest
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Logs) {
 		{"an owner that comes after", testSuccessor},
 		{"ids are forgotten", testForgotten},
 		{"what is gathered", testGathered},
+		{"what is gathered is bounded", testBounded},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.test(&desk{T: t, logs: open(t), topology: fmt.Sprintf("calls-%d", i)})
@@ -229,4 +232,50 @@ func testGathered(d *desk) {
 	if len(d.done) != 1 || d.done[0].ID != "b" || len(d.done[0].Failures) != 1 {
 		d.Errorf("%+v, want b with a failure, and nothing of c, whose caller has gone", d.done)
 	}
+}
+
+// testBounded: whatever comes, one call's replies and failures, and those of all calls together, take no more than so much.
+func testBounded(d *desk) {
+	if _, _, err := spout.AppendCall(d.Context(), d.logs, d.topology, spout.Call{ID: strings.Repeat("x", spout.MaxCallID+1), Payload: json.RawMessage(`{}`)}); err == nil {
+		d.Error("a call is named by more than MaxCallID bytes")
+	}
+	d.own()
+	for i := range int64(10) {
+		d.call(fmt.Sprint(i), i, true)
+	}
+	d.pump()
+	frames := d.frames
+	n := uint64(0)
+	reply := func(call int, payload []byte) {
+		n++
+		d.calls.Gather(frames[call].Tuples[0].Position(), spout.Reply{Node: "b", ID: tuple.ID(binary.LittleEndian.AppendUint64(make([]byte, 8), n)), Payload: payload})
+	}
+	large := make([]byte, spout.MaxReplyBytes/2-1024)
+	for call := range 6 {
+		reply(call, large)
+		reply(call, large)
+	}
+	for range spout.MaxReplies + 1 {
+		reply(6, nil)
+	}
+	for letter := range 3 * spout.MaxFailures {
+		f := spout.Failure{Node: "b", Letter: tuple.ID{byte(letter), byte(letter >> 8)}, Error: strings.Repeat("x", 1<<20)}
+		d.calls.Fail(frames[7].Tuples[0].Position(), f)
+		d.calls.Fail(frames[7].Tuples[0].Position(), f) // again, after a crash
+	}
+	d.work()
+	for call, o := range d.done {
+		if tooMany := call == 4 || call == 5 || call == 6; o.TooMany != tooMany || (call < 4) != (len(o.Replies) == 2) {
+			d.Errorf("call %d: too many %v, %d replies", call, o.TooMany, len(o.Replies))
+		}
+	}
+	if o := d.done[7]; len(o.Failures) != spout.MaxFailures || o.Failed != 3*spout.MaxFailures || len(o.Failures[0].Error) != tuple.MaxError {
+		d.Errorf("%d failures of %d, %d bytes the first", len(o.Failures), o.Failed, len(o.Failures[0].Error))
+	}
+	d.call("after", 10, true)
+	d.pump()
+	frames, d.done = d.frames, nil
+	reply(0, large)
+	d.work()
+	d.answered("after", 1)
 }
