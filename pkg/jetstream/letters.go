@@ -53,8 +53,18 @@ const errStored = 10077
 
 // Put stores a letter, once per (topology, node, id).
 func (l *Letters) Put(ctx context.Context, letter *tuple.Letter) error {
-	return l.put(ctx, letterSubject(letter.Topology, letter.Node, letter.ID.String()), letter)
+	subject := letterSubject(letter.Topology, letter.Node, letter.ID.String())
+	err := l.put(ctx, subject, letter)
+	if errors.Is(err, ErrTooLarge) && len(letter.Payload) > cutPayload { // base64 makes it larger than the tuple was: without this its root would never be complete
+		short := *letter
+		short.Size, short.Payload = max(letter.Size, len(letter.Payload)), letter.Payload[:cutPayload]
+		return l.put(ctx, subject, &short)
+	}
+	return err
 }
+
+// cutPayload is how much is kept of a payload that makes a letter too large for the server.
+const cutPayload = 4 << 10
 
 func (l *Letters) put(ctx context.Context, subject string, v any) error {
 	b, err := json.Marshal(v)
