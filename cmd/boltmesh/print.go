@@ -15,8 +15,9 @@ import (
 // print writes v as JSON if so asked, else what table writes.
 func (c *cli) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
 	if c.output == "json" {
-		e := json.NewEncoder(w)
+		e := json.NewEncoder(screened{w})
 		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false) // texts as they are
 		return e.Encode(v)
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -30,12 +31,36 @@ func row(t *tabwriter.Writer, cells ...any) {
 		if i > 0 {
 			fmt.Fprint(t, "\t")
 		}
-		if s, ok := c.(string); ok && s == "" {
+		switch s, text := c.(string); {
+		case text && s == "":
 			c = "-"
+		case text:
+			c = printable(s)
 		}
 		fmt.Fprint(t, c)
 	}
 	fmt.Fprintln(t)
+}
+
+// screened passes lines on so that a terminal obeys nothing in them. In JSON such letters stand in texts only, where what printable writes means the same.
+type screened struct{ io.Writer }
+
+func (w screened) Write(b []byte) (int, error) {
+	_, err := io.WriteString(w.Writer, printableLines(string(b)))
+	return len(b), err
+}
+
+// printableLines is printable for a text of several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		cells := strings.Split(l, "\t")
+		for k, c := range cells {
+			cells[k] = printable(c)
+		}
+		lines[i] = strings.Join(cells, "\t")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // stamp writes a time given in ms; "" when there is none.
