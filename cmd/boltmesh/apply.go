@@ -23,7 +23,10 @@ func newApply(c *cli) *cobra.Command {
 new revision, or says which does not.
 
 A topology that runs already is changed without loss: emission stops, what is under way is processed, the workers switch, emission goes on; the pause is
-printed. A file that means the same as what is applied changes nothing. If any file has a problem, none is applied.`,
+printed. A file that means the same as what is applied changes nothing. If any file has a problem, none is applied.
+
+A build of a service that behaves otherwise than the one before is a change, too: name the version with build: on its bolts, and start its workers
+beside the old ones before you apply the file.`,
 		Example: `  boltmesh apply topology.yaml
   boltmesh apply topology.yaml --drain      # a node is gone from the file
   boltmesh apply topologies/*.yaml -o json`,
@@ -107,7 +110,7 @@ func describe(w io.Writer, r *control.Report) {
 		fmt.Fprintf(w, "  not reported by %s\n", strings.Join(r.Silent, ", "))
 	}
 	if len(r.Idle) > 0 && len(r.Silent) == 0 {
-		fmt.Fprintf(w, "  no worker runs %s: start the services of these nodes\n", strings.Join(r.Idle, ", "))
+		fmt.Fprintf(w, "  no worker runs %s: start the services of these nodes, of the build that the file names if it does\n", strings.Join(r.Idle, ", "))
 	}
 	if r.Paused {
 		fmt.Fprintf(w, "  it is paused: boltmesh resume %s\n", r.Topology)

@@ -166,7 +166,7 @@ func (m *mesh) run(ctx context.Context, kind, name string) error {
 		return err
 	}
 	w := &service.Worker{
-		Kind: kind, Name: name, Version: service.Version(), Conn: conn, Store: m.keep, Logs: m.keep,
+		Kind: kind, Name: name, Version: service.Version(), AnyBuild: true, Conn: conn, Store: m.keep, Logs: m.keep,
 		Cache: state.NewCache(state.CacheOptions{}), Sample: m.observer.SampleRatio(), Drain: 10 * time.Second,
 		Lease:   time.Minute, // nobody takes over from this process, however busy it is
 		Records: cmp.Or(m.records, 1000), Fetch: cmp.Or(m.fetch, 32),

@@ -232,7 +232,7 @@ func (c *change) restore(ctx context.Context) error { return c.release(ctx, c.na
 func (c *change) await(ctx context.Context, before []member.Member) error {
 	var expected []string
 	for _, m := range before {
-		if slices.ContainsFunc(c.plan.Nodes, func(n topology.Node) bool { return n.ID == m.Node && n.Service == m.Kind }) {
+		if slices.ContainsFunc(c.plan.Nodes, func(n topology.Node) bool { return n.ID == m.Node && n.RunBy(m.Kind, m.Version) }) {
 			expected = append(expected, member.Key(c.name, m.Node, m.Worker))
 		}
 	}

@@ -7,6 +7,7 @@ type Node struct {
 	ID       string         `json:"id"`
 	Kind     string         `json:"kind"`
 	Service  string         `json:"service"`            // kind of service that runs it
+	Build    string         `json:"build,omitempty"`    // only workers of this version run it
 	Tasks    int            `json:"tasks"`              // of a shared node: loops of one worker, at most
 	Shared   bool           `json:"shared,omitempty"`   // workers compete for one subject
 	Stateful bool           `json:"stateful,omitempty"` // it keeps state
@@ -40,7 +41,9 @@ func outline(p *topology.Plan) (nodes []Node) {
 		return out
 	}
 	for _, n := range p.Nodes {
-		o := Node{ID: n.ID, Kind: n.Kind, Service: n.Service, Tasks: n.Tasks, Shared: n.Shared, Stateful: n.Stateful, In: edges(n.In), Out: edges(n.Out)}
+		o := Node{
+			ID: n.ID, Kind: n.Kind, Service: n.Service, Build: n.Build, Tasks: n.Tasks, Shared: n.Shared, Stateful: n.Stateful, In: edges(n.In), Out: edges(n.Out),
+		}
 		if n.Bolt != nil {
 			o.Config = n.Bolt.Config
 		}

@@ -46,7 +46,7 @@ func (h *host) inner(ctx context.Context) (out []bolt.Inner, err error) {
 	for i := range h.plan.Nodes { // each stands after all that it receives from
 		n := &h.plan.Nodes[i]
 		from := func(e topology.Edge) bool { return e.Local && reached[e.From] }
-		if len(h.Node) > 0 && !contains(h.Node, n.ID) || !slices.ContainsFunc(n.In, from) {
+		if !h.runs(n) || !slices.ContainsFunc(n.In, from) {
 			continue
 		}
 		reached[n.ID] = true

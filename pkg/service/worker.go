@@ -47,10 +47,12 @@ type Worker struct {
 	Kind    string
 	Name    string // unique among workers; letters, digits, - and _
 	Version string
-	Conn    *jetstream.Conn
-	Store   state.Store
-	Logs    state.Logs
-	Cache   *state.Cache
+	// AnyBuild is for processes that hold all there is: they run nodes that ask for another version, too.
+	AnyBuild bool
+	Conn     *jetstream.Conn
+	Store    state.Store
+	Logs     state.Logs
+	Cache    *state.Cache
 	// Documents opens a database; only output nodes call it.
 	Documents func(ctx context.Context, database string) (document.Store, error)
 	Build     Build                            // of bolts; nil for the spout
@@ -194,7 +196,7 @@ func (w *Worker) runTopology(ctx context.Context, plan *topology.Plan, r *runnin
 	if roster.wait(ctx) == nil {
 		for i := range plan.Nodes {
 			n := &plan.Nodes[i]
-			if n.Service != w.Kind || len(w.Node) > 0 && !contains(w.Node, n.ID) {
+			if !w.runs(n) {
 				continue
 			}
 			nodes.Go(func() {
@@ -218,6 +220,15 @@ func (w *Worker) runTopology(ctx context.Context, plan *topology.Plan, r *runnin
 	}
 	unwatch()
 	watching.Wait()
+}
+
+// runs reports whether the node is one of this worker's.
+func (w *Worker) runs(n *topology.Node) bool {
+	version := w.Version
+	if w.AnyBuild {
+		version = n.Build
+	}
+	return n.RunBy(w.Kind, version) && (len(w.Node) == 0 || contains(w.Node, n.ID))
 }
 
 func (w *Worker) failed(where trace.Where, doing string, err error) {

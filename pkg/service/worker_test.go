@@ -116,15 +116,16 @@ func (p *sourcePartition) Commit(_ context.Context, floor int64) error {
 
 // mesh is one process's worth of workers on an embedded server, or on a cluster.
 type mesh struct {
-	t      *testing.T
-	stack  *devstack.Stack
-	on     *cluster // nil: the stack
-	store  *state.Memory
-	source *source
-	lease  time.Duration // of the workers; 0: the default
-	mu     sync.Mutex
-	events []trace.Event
-	times  []time.Time // of events
+	t       *testing.T
+	stack   *devstack.Stack
+	on      *cluster // nil: the stack
+	store   *state.Memory
+	source  *source
+	lease   time.Duration // of the workers; 0: the default
+	version string        // of the workers that are started from now on
+	mu      sync.Mutex
+	events  []trace.Event
+	times   []time.Time // of events
 }
 
 func newMesh(t *testing.T) *mesh {
@@ -172,7 +173,7 @@ func (m *mesh) start(at jetstream.Options, kind, name string, nodes []string, bu
 		m.t.Fatal(err)
 	}
 	w := &Worker{
-		Kind: kind, Name: name, Node: nodes, Conn: conn, Store: m.store, Logs: m.store, Cache: state.NewCache(state.CacheOptions{}), Build: build, Env: os.LookupEnv,
+		Kind: kind, Name: name, Version: m.version, Node: nodes, Conn: conn, Store: m.store, Logs: m.store, Cache: state.NewCache(state.CacheOptions{}), Build: build, Env: os.LookupEnv,
 		Drain: 5 * time.Second, Lease: m.lease, Sink: func(e trace.Event) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

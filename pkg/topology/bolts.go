@@ -105,6 +105,7 @@ func (r *reader) bolt(n *node) *parsed {
 	b.ID, b.Kind = b.o.id("id"), kind
 	b.Tasks = b.o.whole("tasks", 0, 1, MaxTasks)
 	b.Retry = r.retry(b.o)
+	b.Build = b.o.text("build", "")
 	b.Streams = r.streams(b.o)
 	b.Save = r.save(b.o)
 	b.Notify = r.notify(b.o, kind)

@@ -141,6 +141,7 @@ var shapes = map[string][]key{
 		{"save", "save", "Store what the node emits: a collection's name, or {collection, fields, indexes, ttl}.", false},
 		{"notify", "notify", "Tell others of what the node emits with notify: true, as alarms do: {subject, webhook, secret, timeout, retry}.", false},
 		{"retry", "retry", "How a failing execution is tried again.", false},
+		{"build", "string", "Only workers of this version run the node, as boltmesh ps shows it: a build that behaves differently takes over between two readings, when apply changes this. Default any; not regarded by dev and test.", false},
 	},
 	KindConvert: {
 		{"where", "expr", "Only readings for which this is true go on.", false},

@@ -117,6 +117,7 @@ type Bolt struct {
 	ID      string
 	Kind    string
 	Service string // of a custom bolt; one with a Group is stateful
+	Build   string // version of the workers that run it; "": any
 	From    []From
 	Tasks   int                 // 0: DefaultTasks
 	Streams map[string][]string // declared outputs beside the default one -> their fields
@@ -272,6 +273,7 @@ type Node struct {
 	ID       string
 	Kind     string
 	Service  string // kind of service that runs it
+	Build    string `json:",omitempty"` // version of the workers that run it; "": any
 	Level    int    // longest distance from the spout, which has 0
 	Tasks    int    // number of tasks; of a shared node, how many loops a worker runs at most: see Loops
 	Shared   bool   // workers compete for one subject; otherwise each task has one owner

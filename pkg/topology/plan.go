@@ -253,6 +253,7 @@ func (p *planner) node(id string) Node {
 		return n
 	}
 	n.Kind, n.Service, n.Bolt, n.Stateful = b.Kind, b.Kind, b, b.stateful()
+	n.Build = b.Build
 	switch b.Kind {
 	case KindCustom:
 		n.Service = b.Service
@@ -270,6 +271,11 @@ func (p *planner) node(id string) Node {
 		n.After = b.From[0].Node
 	}
 	return n
+}
+
+// RunBy reports whether a worker of a kind of service, of a version, is one that runs the node.
+func (n *Node) RunBy(service, version string) bool {
+	return n.Service == service && (n.Build == "" || n.Build == version)
 }
 
 // Loops is how many loops one worker runs at most for a node that workers compete for.

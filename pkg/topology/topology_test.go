@@ -206,6 +206,25 @@ func TestFingerprint(t *testing.T) {
 	if of(small) == of(strings.Replace(small, "save: x", "save: y", 1)) {
 		t.Error("what differs has the same fingerprint")
 	}
+	if of(small) == of(strings.Replace(small, "save: x", "save: x, build: v2", 1)) {
+		t.Error("another build has the same fingerprint")
+	}
+}
+
+func TestBuild(t *testing.T) {
+	parsed, problems := topology.Parse("t", []byte(strings.Replace(small, "save: x", "save: x, build: v2", 1)), topology.Options{})
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	p, err := parsed.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range p.Nodes { // the spout and the output are any build's
+		if !n.RunBy(n.Service, "v2") || n.RunBy("other", "v2") || n.RunBy(n.Service, "v1") == (n.ID == "a") {
+			t.Errorf("%s: build %q", n.ID, n.Build)
+		}
+	}
 }
 
 func TestDiff(t *testing.T) {

@@ -328,7 +328,7 @@ class Service:
             for topology, (value, _) in list(self.applied.values.items()):
                 a = json.loads(value) if value is not None else {}
                 for node in a.get("nodes", []):
-                    if node["service"] == self.name and not node.get("stateful"):
+                    if node["service"] == self.name and not node.get("build") and not node.get("stateful"):
                         wanted[(topology, node["id"], a["revision"])] = node
             for key in [k for k in self.hosts if k not in wanted]:
                 self.hosts.pop(key).stopping.set()
