@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/rehearse"
-	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/service"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -34,22 +33,7 @@ bolts:
 
 func stage(t *testing.T) *rehearse.Stage {
 	t.Helper()
-	top, problems := topology.Parse("machines.yaml", []byte(machines), topology.Options{Checker: script.Check{}})
-	if err := problems.Err(); err != nil {
-		t.Fatal(err)
-	}
-	plan, err := top.Plan()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := rehearse.New(t.Context(), rehearse.Options{Plan: plan, Builds: map[string]service.Build{
-		"convert": services.Convert, "stat": services.Stat, "alarm": services.Alarm, "output": services.Output,
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	return s
+	return play(t, machines)
 }
 
 func feed(t *testing.T, s *rehearse.Stage, readings ...string) {
