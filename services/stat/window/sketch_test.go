@@ -210,13 +210,15 @@ func TestSketchesInWindows(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		window topology.Window
-		want   string
+		want   []string
+		times  []int64 // of the outputs
 	}{
-		"interval": {topology.Window{}, `{"kind":"interval","end":1000}`},
-		"lifetime": {topology.Window{Kind: topology.WindowLifetime}, `{"kind":"lifetime"}`},
-		"tumbling": {topology.Window{Kind: topology.WindowTumbling, Size: 100 * ms}, `{"kind":"tumbling","start":0,"end":100}`},
-		"session":  {topology.Window{Kind: topology.WindowSession, Gap: 10 * ms}, `{"kind":"session","start":1,"end":21}`},
-		"count":    {topology.Window{Kind: topology.WindowCount, Count: 4}, `{"kind":"count","start":1,"end":11}`},
+		"interval": {topology.Window{}, []string{`{"kind":"interval","end":1000}`}, []int64{1000}},
+		"lifetime": {topology.Window{Kind: topology.WindowLifetime}, []string{`{"kind":"lifetime"}`}, []int64{11}},
+		"tumbling": {topology.Window{Kind: topology.WindowTumbling, Size: 100 * ms}, []string{`{"kind":"tumbling","start":0,"end":100}`}, []int64{100}},
+		"sliding":  {topology.Window{Kind: topology.WindowSliding, Size: 100 * ms, Slide: 50 * ms}, []string{`{"kind":"sliding","start":0,"end":100}`, `{"kind":"sliding","start":-50,"end":50}`}, []int64{100, 50}},
+		"session":  {topology.Window{Kind: topology.WindowSession, Gap: 10 * ms}, []string{`{"kind":"session","start":1,"end":21}`}, []int64{21}},
+		"count":    {topology.Window{Kind: topology.WindowCount, Count: 4}, []string{`{"kind":"count","start":1,"end":11}`}, []int64{11}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := stat(tt.window, as...)
@@ -235,20 +237,23 @@ func TestSketchesInWindows(t *testing.T) {
 				takeover(h, b)
 			}
 			out = append(out, h.Tick(bolt.Tick{Time: 1000, Watermark: 1000})...)
-			at := map[string]int64{"interval": 1000, "lifetime": 11, "tumbling": 100, "session": 21, "count": 11}[name]
 			for _, l := range h.Letters {
 				t.Error(l.Error)
 			}
-			if len(out) != 1 {
+			if len(out) != len(tt.want) {
 				t.Fatalf("%s", told(out))
 			}
-			var p struct{ Low, Mid, High float64 }
-			if err := json.Unmarshal(out[0].Payload, &p); err != nil || p.Low != 0 || !within(p.Mid, 10) || !within(p.High, 30) {
-				t.Errorf("%+v, %v", p, err)
-			}
 			number := func(x float64) string { raw, _ := json.Marshal(x); return string(raw) }
-			expect(t, out, fmt.Sprintf(`default m@%d {"device":"m","group":"m","window":%s,"d":3,"low":0,"mid":%s,"high":%s,"top":[{"value":"a\u003cb","count":2},{"value":7,"count":1}]}`,
-				at, tt.want, number(p.Mid), number(p.High)))
+			var want []string
+			for i, w := range tt.want {
+				var p struct{ Low, Mid, High float64 }
+				if err := json.Unmarshal(out[i].Payload, &p); err != nil || p.Low != 0 || !within(p.Mid, 10) || !within(p.High, 30) {
+					t.Errorf("%+v, %v", p, err)
+				}
+				want = append(want, fmt.Sprintf(`default m@%d {"device":"m","group":"m","window":%s,"d":3,"low":0,"mid":%s,"high":%s,"top":[{"value":"a\u003cb","count":2},{"value":7,"count":1}]}`,
+					tt.times[i], w, number(p.Mid), number(p.High)))
+			}
+			expect(t, out, want...)
 		})
 	}
 }
