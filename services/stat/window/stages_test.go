@@ -3,7 +3,6 @@ package window
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"math"
@@ -266,51 +265,4 @@ func TestStagesAddUp(t *testing.T) {
 			rt.Fatalf("%d readings, sum %d; fed %d, sum %d", counted, total, fed, sum)
 		}
 	})
-}
-
-var many = flag.Int("groups", 20_000, "how many groups TestTickOverManyGroups has")
-
-// A tick over many groups holds a slice of them at a time.
-func TestTickOverManyGroups(t *testing.T) {
-	groups := *many
-	b := open(t, stat(topology.Window{Kind: topology.WindowTumbling, Size: ms, Slide: ms}, aggregate("n", "count", ""), aggregate("mean", "mean", "x")))
-	h := bolttest.New(t, b)
-	sink := &counter{}
-	h.Outbox(sink)
-	for i := 0; i < groups; {
-		var readings []tuple.Tuple
-		for range 250 {
-			readings = append(readings, at(fmt.Sprintf("device-%06d", i), 5, i))
-			i++
-		}
-		h.Feed(readings...)
-	}
-	began := time.Now()
-	h.Tick(watermark(100))
-	t.Logf("%d groups: %v a group", groups, time.Since(began)/time.Duration(groups))
-	if sink.tuples != groups {
-		t.Errorf("%d outputs, want %d", sink.tuples, groups)
-	}
-	if sink.most > 2000 {
-		t.Errorf("%d outputs were held at once: a slice has 1000", sink.most)
-	}
-}
-
-// counter counts what is published.
-type counter struct {
-	tuples, most int
-}
-
-func (c *counter) Publish(_ context.Context, frames []bolt.Outgoing) error {
-	n := 0
-	for _, o := range frames {
-		var f tuple.Frame
-		if err := f.Decode(o.Data); err != nil {
-			return err
-		}
-		n += len(f.Tuples)
-	}
-	c.tuples += n
-	c.most = max(c.most, n)
-	return nil
 }
