@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,33 +85,62 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.db.RunCommand(ctx, bson.D{{Key: "ping", Value: 1}}).Err()
 }
 
-// Ensure implements document.Store. A TTL needs an index on "time" alone: no other field holds a date.
+// Ensure implements document.Store. A TTL needs an index on "time" alone: no other field holds a date. An index on it that is there already, with another TTL or
+// without one, gets this TTL; the error about any other that is there with other options says what to do.
 func (s *Store) Ensure(ctx context.Context, indexes []document.Index) error {
 	for _, x := range indexes {
-		if x.TTL != 0 && !slices.Equal(x.Fields, []string{"time"}) {
-			return fmt.Errorf("index on %s %v: a TTL needs an index on time alone", x.Collection, x.Fields)
-		}
-		o := options.Index()
-		if x.Unique {
-			o.SetUnique(true)
-		}
-		if x.TTL > 0 {
-			o.SetExpireAfterSeconds(int32(x.TTL))
-		}
-		var keys bson.D
-		for _, field := range x.Fields {
-			name, descending := strings.CutPrefix(field, "-")
-			direction := int32(1)
-			if descending {
-				direction = -1
-			}
-			keys = append(keys, bson.E{Key: name, Value: direction})
-		}
-		if _, err := s.db.Collection(x.Collection).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: keys, Options: o}); err != nil {
+		if err := s.ensure(ctx, x); err != nil {
 			return fmt.Errorf("index on %s %v: %w", x.Collection, x.Fields, err)
 		}
 	}
 	return nil
+}
+
+func (s *Store) ensure(ctx context.Context, x document.Index) error {
+	o := options.Index()
+	switch {
+	case x.TTL != 0 && !slices.Equal(x.Fields, []string{"time"}):
+		return errors.New("a TTL needs an index on time alone")
+	case x.TTL > math.MaxInt32:
+		return fmt.Errorf("a TTL of %d s: at most %d can be kept", x.TTL, math.MaxInt32)
+	case x.TTL > 0:
+		o.SetExpireAfterSeconds(int32(x.TTL))
+	}
+	if x.Unique {
+		o.SetUnique(true)
+	}
+	var keys bson.D
+	for _, field := range x.Fields {
+		name, descending := strings.CutPrefix(field, "-")
+		direction := int32(1)
+		if descending {
+			direction = -1
+		}
+		keys = append(keys, bson.E{Key: name, Value: direction})
+	}
+	_, err := s.db.Collection(x.Collection).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: keys, Options: o})
+	if !otherOptions(err) {
+		return err
+	}
+	remedy := fmt.Sprintf("drop that index of %s.%s, or declare what it is", s.db.Name(), x.Collection)
+	if x.TTL == 0 {
+		return fmt.Errorf("%w: %s", err, remedy)
+	}
+	changed := s.db.RunCommand(ctx, bson.D{
+		{Key: "collMod", Value: x.Collection},
+		{Key: "index", Value: bson.D{{Key: "keyPattern", Value: keys}, {Key: "expireAfterSeconds", Value: x.TTL}}},
+	}).Err()
+	if changed != nil {
+		return fmt.Errorf("%w; it cannot get the TTL: %w: %s", err, changed, remedy)
+	}
+	return nil
+}
+
+// otherOptions tells whether the server has an index of these fields, or of this name, that is otherwise.
+func otherOptions(err error) bool {
+	const optionsConflict, specsConflict = 85, 86
+	var said mongo.ServerError
+	return errors.As(err, &said) && (said.HasErrorCode(optionsConflict) || said.HasErrorCode(specsConflict))
 }
 
 // Collections implements document.Store.

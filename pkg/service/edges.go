@@ -160,7 +160,10 @@ func (d *database) open(ctx context.Context, h *host) (doc.Store, error) {
 	err = store.Ensure(ctx, wanted)
 	if errors.Is(err, doc.ErrNoTTL) { // documents stay, as they do in `boltmesh dev`: no reason to store none
 		h.failed(h.at(), "let documents vanish", err)
-		err = store.Ensure(ctx, slices.DeleteFunc(wanted, func(x doc.Index) bool { return x.TTL > 0 }))
+		for i := range wanted {
+			wanted[i].TTL = 0
+		}
+		err = store.Ensure(ctx, wanted)
 	}
 	if err != nil {
 		return nil, err
@@ -169,17 +172,27 @@ func (d *database) open(ctx context.Context, h *host) (doc.Store, error) {
 	return store, nil
 }
 
+// indexes are what the plan's documents want. An index on time alone and a TTL are one index.
 func indexes(plan *topology.Plan) (out []doc.Index) {
+	vanish := map[string]bool{}
+	for _, n := range plan.Nodes {
+		if n.Bolt != nil && n.Bolt.Save != nil && n.Bolt.Save.TTL > 0 {
+			s := n.Bolt.Save
+			if !vanish[s.Collection] {
+				out = append(out, doc.Index{Collection: s.Collection, Fields: []string{"time"}, TTL: int64(s.TTL.Seconds())})
+			}
+			vanish[s.Collection] = true
+		}
+	}
 	for _, n := range plan.Nodes {
 		if n.Bolt == nil || n.Bolt.Save == nil {
 			continue
 		}
 		s := n.Bolt.Save
 		for _, fields := range s.Indexes {
-			out = append(out, doc.Index{Collection: s.Collection, Fields: fields})
-		}
-		if s.TTL > 0 {
-			out = append(out, doc.Index{Collection: s.Collection, Fields: []string{"time"}, TTL: int64(s.TTL.Seconds())})
+			if !vanish[s.Collection] || !slices.Equal(fields, []string{"time"}) {
+				out = append(out, doc.Index{Collection: s.Collection, Fields: fields})
+			}
 		}
 	}
 	return out

@@ -2,8 +2,10 @@ package topology
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // checker judges the graph as a whole.
@@ -259,12 +261,18 @@ func (c *checker) key(field, what string, at Place, in FieldSet) {
 	c.fail(at, hint, "unknown field %q in %s", clip(field), what)
 }
 
-// collections refuses two nodes that want different things of one collection.
+// maxTTL is the longest that MongoDB takes: its seconds are a 32-bit number.
+const maxTTL = math.MaxInt32 * time.Second
+
+// collections refuses a ttl that is too long, and two nodes that want different things of one collection.
 func (c *checker) collections(bolts []*parsed) {
 	first := map[string]*Save{}
 	for _, b := range bolts {
 		if b.Save == nil || b.Save.TTL == 0 {
 			continue
+		}
+		if b.Save.TTL > maxTTL {
+			c.fail(b.Save.At, "write at most 24855d, or no ttl", "the ttl of the collection %q is longer than MongoDB keeps account of", b.Save.Collection)
 		}
 		s, ok := first[b.Save.Collection]
 		if ok && s.TTL != b.Save.TTL {
