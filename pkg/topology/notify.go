@@ -35,10 +35,11 @@ func (r *reader) notify(bolt object, kind string) *Notify {
 	if s := out.Subject; s != "" && !strings.Contains(s, "${") && !isSubject(s) {
 		r.fail(o.place("subject"), subjectHint, "%q cannot be a subject", clip(s))
 	}
-	if w := out.Webhook; w != "" && !strings.Contains(w, "${") {
-		if !isAddress(w) {
-			r.fail(o.place("webhook"), webhookHint, "the webhook is no http or https address")
-		}
+	switch w := out.Webhook; {
+	case w != "" && !strings.Contains(w, "${") && !isAddress(w):
+		r.fail(o.place("webhook"), webhookHint, "the webhook is no http or https address")
+	case tellsLogin(w):
+		r.fail(o.place("webhook"), "write \"${ALARM_HOOK}\", and set the variable to the address where the output service runs", "a login or a query that stands in the webhook's address would be stored with the document")
 	}
 	if s := out.Secret; s != "" && !deferredWhole(s) {
 		r.fail(o.place("secret"), "write \"${ALARM_SECRET}\", and set the variable where the output service runs", "a secret that stands in the document would be stored with it")
@@ -103,6 +104,35 @@ func isAddress(s string) bool {
 	}
 	host, _, _ := strings.Cut(rest, "/")
 	return ok && host != "" && !strings.ContainsAny(s, " \t\r\n")
+}
+
+// tellsLogin says whether an address, as it stands in the document with the defaults of its variables, has a user, a password or a query. Those that are
+// ${VAR} as a whole do not stand there.
+func tellsLogin(s string) bool {
+	var b strings.Builder
+	for {
+		text, rest, found := strings.Cut(s, "${")
+		b.WriteString(text)
+		if !found {
+			break
+		}
+		variable, after, _ := strings.Cut(rest, "}")
+		_, fallback, _ := strings.Cut(variable, ":")
+		b.WriteString(fallback)
+		s = after
+	}
+	address, query, _ := strings.Cut(b.String(), "?")
+	if _, rest, found := strings.Cut(address, "://"); found {
+		address = rest
+	}
+	host, _, _ := strings.Cut(address, "/")
+	login, _, found := strings.Cut(host, "@")
+	for _, part := range strings.Split(query, "&") {
+		if name, value, pair := strings.Cut(part, "="); value != "" || !pair && name != "" {
+			return true
+		}
+	}
+	return found && strings.Trim(login, ":") != ""
 }
 
 // Resolve returns n with its ${VAR:default} replaced, to be done where the output service runs, so that an address or a secret is never stored. The
