@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"maps"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -53,44 +53,71 @@ func right(fed []reading) *stored {
 	s.windows = documents(shares(fed, func(r reading) slot { return slot{r.Device, start(r.TS)} }))
 	timely := slices.DeleteFunc(slices.Clone(fed), func(r reading) bool { return r.Seq%500 == 3 })
 	s.sites = documents(shares(timely, func(r reading) slot { return slot{site(r.Device), start(r.TS)} }))
-	s.siteParts = documents(shares(fed, func(r reading) slot { return slot{site(r.Device), r.TS / 30_000} })) // intervals begin anywhere
-	devices := byDevice(fed, func(r reading) string { return r.Device })
-	for _, device := range slices.Sorted(maps.Keys(devices)) {
-		all := devices[device]
-		half := sum(device, all[:len(all)/2])
-		s.totals = append(s.totals, half, sum(device, all))
-		end := int64(0)
-		var points, values []point
-		for i, part := range [][]reading{all[:len(all)/2], all[len(all)/2:]} {
-			one, t := interval{Device: device, TS: int64(i+1) * 2000}, sum(device, part)
-			one.Count, one.Sum, one.Mean = t.Count, t.Sum, t.Sum/float64(t.Count)
-			if start := end; i > 0 {
-				one.Window.Start = &start
-			}
-			one.Window.End = one.TS
-			end = one.TS
-			s.intervals = append(s.intervals, one)
-			points = append(points, point{one.TS, one.Mean})
-		}
+	for device, all := range byDevice(fed, func(r reading) string { return r.Device }) {
+		s.totals = append(s.totals, sum(device, all[:len(all)/2]), sum(device, all))
+		parts := inParts(device, all, 2)
+		s.intervals = append(s.intervals, parts...)
+		s.watched(busy, device, means(parts))
+		var values []point
 		for _, r := range all {
 			values = append(values, point{r.TS, r.Value})
 		}
-		for _, e := range slices.Concat(high.events(values), busy.events(points)) {
-			s.alarms = append(s.alarms, alarm{device, e.Rule, e.Event, e.TS, e.Value})
-			last := len(s.episodes) - 1
-			switch e.Event {
-			case "clear":
-				s.episodes[last].Version, s.episodes[last].State, s.episodes[last].ClearedAt = 2, "cleared", &e.TS
-			default:
-				n := 1
-				if last >= 0 && s.episodes[last].Device == device && s.episodes[last].Rule == e.Rule {
-					n += s.episodes[last].Number
-				}
-				s.episodes = append(s.episodes, episode{Device: device, Rule: e.Rule, Number: n, Version: 1, State: "open", RaisedAt: e.TS})
-			}
+		s.watched(high, device, values)
+		if sampled(device) {
+			s.watched(grades, device, values)
 		}
 	}
+	sites := byDevice(fed, func(r reading) string {
+		if moves(r.Device) && r.Seq > len(fed)/2 {
+			return elsewhere
+		}
+		return site(r.Device)
+	})
+	for at, all := range sites {
+		parts := inParts(at, all, 9)
+		s.siteParts = append(s.siteParts, parts...)
+		s.watched(crowded, at, means(parts))
+	}
+	slices.SortFunc(s.totals, func(a, b total) int { return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Count, b.Count)) })
+	slices.SortStableFunc(s.intervals, func(a, b interval) int { return cmp.Compare(a.Device, b.Device) })
+	slices.SortStableFunc(s.siteParts, func(a, b interval) int { return cmp.Compare(a.Device, b.Device) })
+	slices.SortStableFunc(s.alarms, func(a, b alarm) int { return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Device, b.Device)) })
+	slices.SortStableFunc(s.episodes, func(a, b episode) int { return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Device, b.Device)) })
 	return s
+}
+
+// inParts are n intervals that follow on each other, and then one of silence.
+func inParts(group string, all []reading, n int) (out []interval) {
+	for i := range n + 1 {
+		one := interval{Device: group, TS: int64(i+1) * 2000}
+		if part := all[min(i, n)*len(all)/n : min(i+1, n)*len(all)/n]; len(part) > 0 {
+			t := sum(group, part)
+			one.Count, one.Sum, one.Mean = t.Count, t.Sum, t.Sum/float64(t.Count)
+		}
+		if i > 0 {
+			one.Window.Start = &out[i-1].TS
+		}
+		one.Window.End = one.TS
+		out = append(out, one)
+	}
+	return out
+}
+
+func means(all []interval) (out []point) {
+	for _, one := range all {
+		if one.Count > 0 {
+			out = append(out, point{one.TS, one.Mean})
+		}
+	}
+	return out
+}
+
+func (s *stored) watched(by rule, group string, points []point) {
+	events := by.events(group, points)
+	for _, e := range events {
+		s.alarms = append(s.alarms, alarm{group, e.Rule, e.Event, e.Severity, e.TS, e.Value})
+	}
+	s.episodes = append(s.episodes, episodesOf(seen{by.name, group}, events)...)
 }
 
 func documents(of map[slot]share) (out []window) {
@@ -103,6 +130,42 @@ func documents(of map[slot]share) (out []window) {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Window.Start, b.Window.Start))
 	})
 	return out
+}
+
+func TestRules(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		rule   rule
+		values []float64
+		want   string
+	}{
+		{"three in a row, two below", high, []float64{71, 71, 70, 71, 71, 71, 70, 71, 70, 69}, "raise 71@5 clear 69@9"},
+		{"one level after the other", grades, []float64{61, 61, 90, 90, 70, 70, 49, 50}, "raise warning 61@1 change critical 90@3 change warning 70@5 clear warning 50@7"},
+		{"both levels at once", grades, []float64{90, 90, 49, 49}, "raise critical 90@1 clear critical 49@3"},
+		{"up, down, and over", grades, []float64{61, 61, 90, 86, 80, 70, 60, 50, 49, 61}, "raise warning 61@1 change critical 86@3 change warning 70@5 clear warning 49@8"},
+	} {
+		var points []point
+		for i, v := range c.values {
+			points = append(points, point{int64(i), v})
+		}
+		var got []string
+		for _, e := range c.rule.events("device-0", points) {
+			got = append(got, strings.Join(strings.Fields(fmt.Sprint(e.Event, " ", e.Severity, " ", e.Value)), " ")+fmt.Sprint("@", e.TS))
+		}
+		if d := strings.Join(got, " "); d != c.want {
+			t.Errorf("%s: %s, want %s", c.name, d, c.want)
+		}
+	}
+}
+
+// first is the place of the first event of a rule.
+func (s *stored) first(rule string) int {
+	return slices.IndexFunc(s.alarms, func(a alarm) bool { return a.Rule == rule })
+}
+
+// moved is the place of an episode that went from one level to another.
+func (s *stored) moved() int {
+	return slices.IndexFunc(s.episodes, func(e episode) bool { return e.Rule == grades.name && e.Version > 2 })
 }
 
 func TestCheckFindsWhatIsWrong(t *testing.T) {
@@ -123,9 +186,12 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"lost interval", func(s *stored) { s.intervals = s.intervals[1:] }, "one is missing"},
 		{"doubled interval", func(s *stored) { s.intervals = append(s.intervals, s.intervals[0]) }, "follows on none"},
 		{"interval too small", func(s *stored) { s.intervals[0].Count-- }, "intervals have"},
-		{"lost event", func(s *stored) { s.alarms = s.alarms[1:] }, "the events of high"},
-		{"doubled event", func(s *stored) { s.alarms = append(s.alarms, s.alarms[0]) }, "the events of high"},
-		{"lost episode", func(s *stored) { s.episodes = s.episodes[1:] }, "the episodes of high"},
+		{"lost event", func(s *stored) { s.alarms = slices.Delete(s.alarms, s.first("high"), s.first("high")+1) }, "the events of high"},
+		{"doubled event", func(s *stored) { s.alarms = append(s.alarms, s.alarms[s.first("high")]) }, "the events of high"},
+		{"lost event of a site", func(s *stored) { s.alarms = slices.Delete(s.alarms, s.first("crowded"), s.first("crowded")+1) }, "the events of crowded"},
+		{"another severity", func(s *stored) { s.alarms[s.first("grades")].Severity = "dire" }, "the events of grades"},
+		{"a change that was not stored", func(s *stored) { s.episodes[s.moved()].Version-- }, "the episodes of grades"},
+		{"lost episode", func(s *stored) { s.episodes = s.episodes[1:] }, "the episodes of busy"},
 		{"lost window", func(s *stored) { s.windows = s.windows[1:] }, "the window at"},
 		{"doubled window", func(s *stored) { s.windows = append(s.windows, s.windows[0]) }, "two documents of the window"},
 		{"a correction that is missing", func(s *stored) { s.windows[3].Count-- }, "the window at"},
@@ -133,8 +199,10 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"lost late reading", func(s *stored) { s.late = s.late[1:] }, "the window of a site at"},
 		{"doubled late reading", func(s *stored) { s.late = append(s.late, s.late[0]) }, "is late twice"},
 		{"lost interval of a site", func(s *stored) { s.siteParts = s.siteParts[1:] }, "the sum of a site's intervals"},
-		{"unknown site", func(s *stored) { s.siteParts = append(s.siteParts, window{Group: "site-x"}) }, "where there was no reading"},
-		{"stale episode", func(s *stored) { s.episodes[0].Version, s.episodes[0].State, s.episodes[0].ClearedAt = 1, "open", nil }, "the episodes of high"},
+		{"gap between the intervals of a site", func(s *stored) { s.siteParts = s.siteParts[1:] }, "one is missing"},
+		{"a reading of a device that moved counts twice", func(s *stored) { s.siteParts[len(s.siteParts)-2].Count++ }, "site-3: the sum of a site's intervals"},
+		{"unknown site", func(s *stored) { s.siteParts = append(s.siteParts, interval{Device: "site-x"}) }, "where there was no reading"},
+		{"stale episode", func(s *stored) { s.episodes[0].Version, s.episodes[0].State, s.episodes[0].ClearedAt = 7, "open", nil }, "the episodes of busy"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := right(fed)

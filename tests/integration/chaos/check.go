@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -13,7 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// interval is a document of the interval statistic.
+// interval is a document of a statistic by the clock; of one per site, its device is the site.
 type interval struct {
 	Device string
 	Count  int
@@ -26,7 +25,7 @@ type interval struct {
 	}
 }
 
-// window is a document of a statistic by event time, or of one per site.
+// window is a document of a statistic by event time.
 type window struct {
 	Group   string
 	Count   int
@@ -37,11 +36,12 @@ type window struct {
 
 // alarm is a stored event.
 type alarm struct {
-	Device string
-	Rule   string `bson:"alarm"`
-	Event  string
-	TS     int64
-	Value  float64
+	Device   string
+	Rule     string `bson:"alarm"`
+	Event    string
+	Severity string
+	TS       int64
+	Value    float64
 }
 
 // episode is a stored episode.
@@ -51,6 +51,7 @@ type episode struct {
 	Number    int
 	Version   int
 	State     string
+	Severity  string
 	RaisedAt  int64  `bson:"raised_at"`
 	ClearedAt *int64 `bson:"cleared_at"`
 }
@@ -60,10 +61,10 @@ type stored struct {
 	readings  []reading
 	totals    []total
 	intervals []interval
-	windows   []window  // per device
-	sites     []window  // per site, by event time
-	late      []reading // what sites found late
-	siteParts []window  // per site, by the clock
+	windows   []window   // per device
+	sites     []window   // per site, by event time
+	late      []reading  // what sites found late
+	siteParts []interval // per site, by the clock
 	alarms    []alarm
 	episodes  []episode
 }
@@ -97,13 +98,7 @@ func check(fed []reading, s *stored) []string {
 	c.lifetimes()
 	c.single()
 	c.global()
-	points := c.chains()
-	for device, all := range c.want {
-		for _, r := range all {
-			points[point2{high.name, device}] = append(points[point2{high.name, device}], point{r.TS, r.Value})
-		}
-	}
-	c.events(points)
+	c.events(c.observed())
 	slices.Sort(c.differences)
 	return c.differences
 }
@@ -113,9 +108,6 @@ type checker struct {
 	*stored
 	differences []string
 }
-
-// point2 names the points that one rule sees of one device.
-type point2 struct{ rule, device string }
 
 func (c *checker) differs(device, format string, args ...any) {
 	c.differences = append(c.differences, device+": "+fmt.Sprintf(format, args...))
@@ -160,82 +152,48 @@ func (c *checker) lifetimes() {
 	}
 }
 
-// chains wants the intervals of each device to follow on each other without a gap, and to add up to its total. It returns what the rule busy sees.
-func (c *checker) chains() map[point2][]point {
-	points := map[point2][]point{}
+// chains wants the intervals of each device, and of each site, to follow on each other without a gap, and those of a device to add up to its total. It adds what
+// the rules busy and crowded see to points.
+func (c *checker) chains(points map[seen][]point) {
 	got := byDevice(c.intervals, func(i interval) string { return i.Device })
 	for device, all := range c.want {
 		want, have := sum(device, all), total{}
-		chain := got[device]
-		slices.SortFunc(chain, func(a, b interval) int { return cmp.Compare(a.Window.End, b.Window.End) })
-		for i, one := range chain {
+		for _, one := range c.chain(device, got[device]) {
 			have.Count += one.Count
 			have.Sum += one.Sum
-			start := one.Window.Start
-			switch {
-			case i == 0 && start != nil:
-				c.differs(device, "the first interval, to %d, begins at %d: one is missing", one.Window.End, *start)
-			case i > 0 && start == nil:
-				c.differs(device, "the interval to %d follows on none, but there is one to %d", one.Window.End, chain[i-1].Window.End)
-			case i > 0 && *start != chain[i-1].Window.End:
-				c.differs(device, "the interval to %d begins at %d, the one before ends at %d", one.Window.End, *start, chain[i-1].Window.End)
-			}
-			at := point2{busy.name, device}
-			points[at] = append(points[at], point{one.TS, one.Mean})
+			points[seen{busy.name, device}] = append(points[seen{busy.name, device}], point{one.TS, one.Mean})
 		}
 		if have.Count != want.Count || have.Sum != want.Sum {
-			c.differs(device, "%d intervals have %d readings and the sum %v, want %d and %v", len(chain), have.Count, have.Sum, want.Count, want.Sum)
+			c.differs(device, "the intervals have %d readings and the sum %v, want %d and %v", have.Count, have.Sum, want.Count, want.Sum)
 		}
 	}
-	return points
-}
-
-// events wants the alarms and the episodes that the rules make of the points.
-func (c *checker) events(points map[point2][]point) {
-	got := byDevice(c.alarms, func(a alarm) point2 { return point2{a.Rule, a.Device} })
-	episodes := byDevice(c.episodes, func(e episode) point2 { return point2{e.Rule, e.Device} })
-	for at := range got {
-		if points[at] == nil {
-			c.differs(at.device, "alarms of %s, which saw nothing", at.rule)
+	for site, all := range byDevice(c.siteParts, func(i interval) string { return i.Device }) {
+		for _, one := range c.chain(site, all) {
+			if one.Count > 0 { // a silent site has no mean, and an alarm passes over it
+				points[seen{crowded.name, site}] = append(points[seen{crowded.name, site}], point{one.TS, one.Mean})
+			}
 		}
-	}
-	rules := map[string]rule{high.name: high, busy.name: busy}
-	for _, at := range slices.Collect(maps.Keys(points)) {
-		want := rules[at.rule].events(points[at])
-		var have []event
-		for _, a := range got[at] {
-			have = append(have, event{a.Rule, a.Event, a.TS, a.Value})
-		}
-		order := func(a, b event) int { return cmp.Or(cmp.Compare(a.TS, b.TS), cmp.Compare(a.Event, b.Event)) }
-		slices.SortFunc(have, order)
-		if !slices.Equal(have, slices.SortedFunc(slices.Values(want), order)) {
-			c.differs(at.device, "the events of %s are %+v, want %+v", at.rule, have, want)
-		}
-		c.sameEpisodes(at, episodes[at], want)
 	}
 }
 
-// sameEpisodes wants one episode per raise, numbered from 1, cleared by the event that follows.
-func (c *checker) sameEpisodes(at point2, got []episode, events []event) {
-	slices.SortFunc(got, func(a, b episode) int { return cmp.Compare(a.Number, b.Number) })
-	have, want := []string{}, []string{}
-	for _, e := range got {
-		cleared := int64(0)
-		if e.ClearedAt != nil {
-			cleared = *e.ClearedAt
+// chain returns the intervals of a group in order, up to the last in which it was not silent, since more come all the time.
+func (c *checker) chain(group string, all []interval) []interval {
+	chain := slices.SortedFunc(slices.Values(all), func(a, b interval) int { return cmp.Compare(a.Window.End, b.Window.End) })
+	for len(chain) > 0 && chain[len(chain)-1].Count == 0 {
+		chain = chain[:len(chain)-1]
+	}
+	for i, one := range chain {
+		start := one.Window.Start
+		switch {
+		case i == 0 && start != nil:
+			c.differs(group, "the first interval, to %d, begins at %d: one is missing", one.Window.End, *start)
+		case i > 0 && start == nil:
+			c.differs(group, "the interval to %d follows on none, but there is one to %d", one.Window.End, chain[i-1].Window.End)
+		case i > 0 && *start != chain[i-1].Window.End:
+			c.differs(group, "the interval to %d begins at %d, the one before ends at %d", one.Window.End, *start, chain[i-1].Window.End)
 		}
-		have = append(have, fmt.Sprint(e.Number, e.Version, e.State, e.RaisedAt, cleared))
 	}
-	for i := 0; i < len(events); i += 2 {
-		text := fmt.Sprint(i/2+1, 1, "open", events[i].TS, 0)
-		if i+1 < len(events) {
-			text = fmt.Sprint(i/2+1, 2, "cleared", events[i].TS, events[i+1].TS)
-		}
-		want = append(want, text)
-	}
-	if !slices.Equal(have, want) {
-		c.differs(at.device, "the episodes of %s are %q, want %q", at.rule, have, want)
-	}
+	return chain
 }
 
 func byDevice[T any, K comparable](all []T, key func(T) K) map[K][]T {

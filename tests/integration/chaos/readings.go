@@ -55,58 +55,6 @@ type total struct {
 	Min, Max float64
 }
 
-// event is what an alarm says of a device.
-type event struct {
-	Rule  string
-	Event string // raise or clear
-	TS    int64
-	Value float64
-}
-
-// rule is what an alarm node does, looked at from each value backwards: nothing is carried along as a bolt would.
-type rule struct {
-	name         string
-	above        float64
-	raise, clear int
-}
-
-var (
-	high = rule{"high", 80, 3, 2}
-	busy = rule{"busy", 50, 2, 2}
-)
-
-// point is a value at a time.
-type point struct {
-	at    int64
-	value float64
-}
-
-// events runs the rule over the points of one device in order.
-func (r rule) events(all []point) (out []event) {
-	row := func(i, n int, above bool) bool {
-		for k := i; k > i-n; k-- {
-			if k < 0 || (all[k].value > r.above) != above {
-				return false
-			}
-		}
-		return true
-	}
-	open := false
-	for i, p := range all {
-		what := ""
-		if !open && row(i, r.raise, true) {
-			what = "raise"
-		} else if open && row(i, r.clear, false) {
-			what = "clear"
-		}
-		if what != "" {
-			open = !open
-			out = append(out, event{r.name, what, p.at, p.value})
-		}
-	}
-	return out
-}
-
 // sum is what the lifetime statistic must say of a device, by looking at all its readings.
 func sum(device string, all []reading) total {
 	t := total{Device: device, Count: len(all), Min: math.Inf(1), Max: math.Inf(-1)}

@@ -110,6 +110,9 @@ func (w *world) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err = w.archive(ctx, false); err != nil {
+		return err
+	}
 	w.top, err = w.Apply(ctx, applied)
 	return err
 }
@@ -123,6 +126,8 @@ func (w *world) wreck(ctx context.Context, r *report) {
 	var running sync.WaitGroup
 	running.Go(func() { in.run(faulty, ctx, newPlanner(w.seed, w.every, w.replicas)) })
 	running.Go(func() { w.replays.watch(faulty, w.Services["spout"]) })
+	var moved error
+	running.Go(func() { moved = w.move(faulty, ctx) })
 	if err := w.feed(ctx); err != nil {
 		r.problems = append(r.problems, err.Error())
 	}
@@ -135,6 +140,9 @@ func (w *world) wreck(ctx context.Context, r *report) {
 	}
 	calm()
 	running.Wait()
+	if moved != nil {
+		r.problems = append(r.problems, moved.Error())
+	}
 	r.faults, r.history, r.replays = in.counts(), in.said, w.replays.sum()
 	for _, line := range in.said {
 		if strings.Contains(line, " again ") {
@@ -209,6 +217,8 @@ func (w *world) judge(ctx context.Context, r *report) error {
 	}
 	w.say("stored: %d readings, %d totals, %d intervals, %d alarms, %d episodes", len(s.readings), len(s.totals), len(s.intervals), len(s.alarms), len(s.episodes))
 	w.say("stored: %d windows, %d of sites, %d intervals of sites, %d late readings", len(s.windows), len(s.sites), len(s.siteParts), len(s.late))
+	at := byDevice(s.siteParts, func(i interval) string { return i.Device })
+	w.say("stored: %d intervals of devices after they moved, %d of those before", len(at[elsewhere]), len(at[origin(elsewhere)]))
 	r.problems = append(r.problems, check(w.fed, s)...)
 	return nil
 }
