@@ -19,7 +19,7 @@ const groupingsYAML = `
 topology: tally
 spout: {id: in, kafka: {topics: [readings]}, timeout: 5s}
 bolts:
-  - {id: one, kind: custom, service: words, from: in}
+  - {id: one, kind: custom, service: words, from: {node: in, grouping: none}}
   - {id: two, kind: custom, service: words, from: {node: one, grouping: local_or_shuffle}}
   - {id: named, kind: custom, service: words, tasks: 3, from: {node: two, grouping: direct}}
   - {id: count, kind: custom, service: tally, tasks: 4, group: device, from: {node: two, grouping: {custom: by-number}}}
@@ -60,7 +60,7 @@ func (words) Grouping(name string) (bolt.Grouping, bool) {
 	}, name == "by-number"
 }
 
-// TestGroupings runs local_or_shuffle, direct and custom between a user's own nodes: the exclamation topology in one worker process, and beside one
+// TestGroupings runs none, local_or_shuffle, direct and custom between a user's own nodes: the exclamation topology in one worker process, and beside one
 // that runs its second node alone and so gets it over the wire.
 func TestGroupings(t *testing.T) {
 	for name, nodes := range map[string][][]string{
