@@ -306,7 +306,7 @@ func (m *mesh) totalOf(tasks int32) (n int) {
 	return n
 }
 
-// TestReplicas runs three replicas of a stateful bolt, stops one gently, kills one's lease, and starts another: every reading counts exactly once.
+// TestReplicas runs three replicas of a stateful bolt, stops one and starts another under load: every reading counts exactly once.
 func TestReplicas(t *testing.T) {
 	m := newMesh(t)
 	build := func(context.Context, Node) (bolt.Bolt, error) { return &tally{}, nil }
@@ -419,7 +419,7 @@ func TestOverdueRootNamesItsHolder(t *testing.T) {
 	}
 }
 
-// TestZombie lets a worker's lease expire while its loop is held: another takes its task over, and what the zombie then tries is refused.
+// TestZombie claims a worker's tasks in the store while its loop is held, as a new owner would: what the zombie then tries is refused.
 func TestZombie(t *testing.T) {
 	m := newMesh(t)
 	held, release := make(chan struct{}), make(chan struct{})
