@@ -193,8 +193,13 @@ func (r *reader) window(b *parsed) {
 	}
 	r.extent(o, &w)
 	r.corrections(o, b, &w)
-	if w.Time == "processing" && w.Kind != WindowTumbling {
-		r.fail(o.place("time"), "remove time: processing, or write tumbling", "a %s window goes by event time", w.Kind)
+	switch {
+	case w.Time != "processing" || w.Kind == WindowTumbling:
+	case w.Kind == WindowCount:
+		r.fail(o.place("time"), "remove time: processing", "a count window goes by no time: it takes readings in the order in which they come")
+	default:
+		r.fail(o.place("time"), "remove time: processing, or write tumbling; where the spout has no time, event time is when a reading came to Kafka",
+			"a %s window goes by event time: by the clock it would be another one after every fault", w.Kind)
 	}
 	if b.o.has("script") && !b.o.has("aggregates") && (w.Kind == WindowSession || w.Kind == WindowCount) {
 		r.fail(o.at, "use aggregates, or another window", "a script cannot keep a %s window, whose states must be merged", w.Kind)
