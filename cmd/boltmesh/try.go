@@ -35,8 +35,8 @@ func newTry() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "try [SCRIPT.js]",
 		Short: "Run one script or expression on readings from standard input",
-		Long: `Runs a script, or with --expr an expression, on readings: JSON objects, one a line. Prints what comes of each as JSON, and on standard error where it failed, as
-file:line:column. Nothing is connected to.
+		Long: `Runs a script, or with --expr an expression, on readings: JSON objects one after the other, each on one line or on many. Prints what comes of each as JSON, and on
+standard error where it failed, as file:line:column. Nothing is connected to.
 
 The functions that the script declares say what it is for, unless --kind does:
   convert   convert(t, ctx)                    what it emits; on other streams than the default one behind the stream's name
@@ -44,6 +44,7 @@ The functions that the script declares say what it is for, unless --kind does:
   alarm     when(t, ctx)                       true, false or null for no opinion
 An expression prints its value, null where a field that it needs is absent; with --kind filter it prints the readings for which it is true.`,
 		Example: `  echo '{"device": "m1", "line": "a b"}' | boltmesh try scripts/split.js
+  boltmesh try scripts/split.js < reading.json
   boltmesh try --expr 'temperature > archive.limit' --archive '{"limit": 100}' < readings.jsonl
   boltmesh try scripts/by-site.js --state state.json < readings.jsonl`,
 		Args: args(cobra.MaximumNArgs(1)),
@@ -95,29 +96,64 @@ func (t *tryout) run(in io.Reader, file string) error {
 	return nil
 }
 
-// readings has every line handled; faults are told and counted.
+// readings has every object handled; faults are told and counted.
 func (t *tryout) readings(in io.Reader, handle handler) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, tuple.MaxPayload+1)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
+	d := json.NewDecoder(in)
+	for n := 1; ; n++ {
+		var reading json.RawMessage
+		err := d.Decode(&reading)
+		switch {
+		case err == io.EOF:
+			return nil
+		case errors.As(err, new(*json.SyntaxError)), err == io.ErrUnexpectedEOF:
+			rest := bufio.NewReader(io.MultiReader(d.Buffered(), in))
+			t.fault(n, fmt.Errorf("not a JSON object: %.60s (%w)", skipped(rest), err))
+			in, d = rest, json.NewDecoder(rest)
 			continue
+		case err != nil:
+			return err
 		}
-		if !json.Valid(line) || line[0] != '{' {
-			t.fault(n, fmt.Errorf("not a JSON object: %.60s", line))
-			continue
-		}
-		t.doc.Reset(bytes.Clone(line))
-		err := handle(&script.Input{
-			Doc: &t.doc, ID: tuple.RootID(tuple.Position{Offset: int64(n)}), Device: gjson.GetBytes(line, t.key).String(), Stream: tuple.DefaultStream,
-			Time: gjson.GetBytes(line, t.time).Int(), Archive: t.archived,
-		})
-		if err != nil {
+		if err := t.reading(n, reading, handle); err != nil {
 			t.fault(n, err)
 		}
 	}
-	return lines.Err()
+}
+
+// skipped skips what cannot be read, up to the next line that begins with an object, and returns its first line.
+func skipped(r *bufio.Reader) (bad string) {
+	for {
+		line, err := r.ReadString('\n')
+		if bad == "" {
+			bad = strings.TrimSpace(line)
+		}
+		if err != nil {
+			return bad
+		}
+		if next, _ := r.Peek(1); bad != "" && string(next) == "{" {
+			return bad
+		}
+	}
+}
+
+// reading has the n-th reading handled.
+func (t *tryout) reading(n int, reading []byte, handle handler) error {
+	switch {
+	case reading[0] != '{':
+		return fmt.Errorf("not a JSON object: %.60s: write one object after the other", reading)
+	case len(reading) > tuple.MaxPayload:
+		return fmt.Errorf("%d bytes: at most %d are allowed", len(reading), tuple.MaxPayload)
+	case bytes.ContainsAny(reading, "\r\n"): // what comes out stands on one line
+		var one bytes.Buffer
+		if err := json.Compact(&one, reading); err != nil {
+			return err
+		}
+		reading = one.Bytes()
+	}
+	t.doc.Reset(bytes.Clone(reading))
+	return handle(&script.Input{
+		Doc: &t.doc, ID: tuple.RootID(tuple.Position{Offset: int64(n)}), Device: gjson.GetBytes(reading, t.key).String(), Stream: tuple.DefaultStream,
+		Time: gjson.GetBytes(reading, t.time).Int(), Archive: t.archived,
+	})
 }
 
 func (t *tryout) fault(line int, err error) {
