@@ -134,6 +134,8 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,
 	})
+	h.Sink.Emit(trace.Changed{Where: where, What: "partition taken", Revision: h.revision, Epoch: uint64(generation)})
+	defer h.Sink.Emit(trace.Changed{Where: where, What: "partition released", Revision: h.revision, Epoch: uint64(generation)})
 	records := h.fetch(assigned, where, p)
 	defer h.forget(part)
 	tick := time.NewTicker(spoutTick)

@@ -23,11 +23,12 @@ import (
 
 // Times of the group protocol. A member that is killed is missed after session; brokers refuse less than 6 s by default.
 const (
-	session   = 6 * time.Second
-	heartbeat = time.Second
-	rebalance = 15 * time.Second
-	maxWait   = 250 * time.Millisecond // of one fetch without records
-	maxBytes  = 2 << 20                // of one fetch
+	session    = 6 * time.Second
+	heartbeat  = time.Second
+	rebalance  = 15 * time.Second
+	lookAround = 5 * time.Second        // of a member without partitions
+	maxWait    = 250 * time.Millisecond // of one fetch without records
+	maxBytes   = 2 << 20                // of one fetch
 )
 
 // Group is a member of the consumer group of one topology.
@@ -44,6 +45,7 @@ type Group struct {
 
 	client     *kafka.Client
 	partitions *atomic.Int64
+	balancer   kafka.GroupBalancer // nil: round robin
 }
 
 // Run is a member until stop ends and every partition's handler has returned; hard ends the handlers' contexts too.
@@ -62,9 +64,12 @@ func (g *Group) Run(stop, hard context.Context, partitions *atomic.Int64) error 
 	if err := g.awaitTopics(stop); err != nil {
 		return err
 	}
+	if g.balancer == nil {
+		g.balancer = kafka.RoundRobinGroupBalancer{}
+	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: g.ID, Brokers: brokers, Dialer: dialer, Topics: g.Kafka.Topics,
-		GroupBalancers:    []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}},
+		GroupBalancers:    []kafka.GroupBalancer{g.balancer},
 		HeartbeatInterval: heartbeat, SessionTimeout: session, RebalanceTimeout: rebalance, JoinGroupBackoff: time.Second,
 		WatchPartitionChanges: true, PartitionWatchInterval: 5 * time.Second,
 		StartOffset: kafka.FirstOffset, // stands for "nothing committed": Start is resolved by this package
@@ -94,8 +99,10 @@ func (g *Group) generation(stop, hard context.Context, gen *kafka.Generation) bo
 	var handlers sync.WaitGroup
 	done := make(chan struct{})
 	over := make(chan struct{})
+	none := true
 	for topic, assigned := range gen.Assignments {
 		for _, a := range assigned {
+			none = false
 			p := &Partition{group: g, generation: gen, topic: topic, id: a.ID}
 			handlers.Add(1)
 			gen.Start(func(ended context.Context) {
@@ -113,6 +120,9 @@ func (g *Group) generation(stop, hard context.Context, gen *kafka.Generation) bo
 				}
 			})
 		}
+	}
+	if none {
+		gen.Start(g.idle)
 	}
 	gen.Start(func(ended context.Context) { // tells when the generation is over, also when it has no partitions
 		select {
@@ -143,6 +153,35 @@ func (g *Group) run(ctx context.Context, p *Partition, committed int64) {
 		g.Failed(fmt.Sprintf("begin partition %s/%d", p.topic, p.id), err)
 		wait(ctx, 2*time.Second)
 	}
+}
+
+// idle waits while this member has no partition, which is right when there are more members than partitions. It returns, and with it the generation ends and the
+// group is joined again, when nobody has one: the leader knew of no partition when it shared them out, as happens with a topic that is just being created,
+// and the client only looks for changes since then.
+func (g *Group) idle(ended context.Context) {
+	for ended.Err() == nil {
+		wait(ended, lookAround)
+		if g.forgotten(ended) {
+			g.Failed("share the partitions", fmt.Errorf("no member of group %s has one: joining it again", g.ID))
+			return
+		}
+	}
+}
+
+// forgotten reports whether the group is stable and none of its members has a partition.
+func (g *Group) forgotten(ctx context.Context) bool {
+	r, err := g.client.DescribeGroups(ctx, &kafka.DescribeGroupsRequest{GroupIDs: []string{g.ID}})
+	if err != nil || len(r.Groups) != 1 || r.Groups[0].Error != nil || r.Groups[0].GroupState != "Stable" {
+		return false // it will be known the next time
+	}
+	for _, m := range r.Groups[0].Members {
+		for _, t := range m.MemberAssignments.Topics {
+			if len(t.Partitions) > 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // awaitTopics waits until every topic exists, and counts their partitions.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
@@ -132,13 +133,19 @@ type member struct {
 // join runs a member. Without a handler, a partition is held until its assignment or the member ends.
 func (b *broker) join(group, begin string, handle func(ctx, stop context.Context, p *kafka.Partition)) *member {
 	b.t.Helper()
-	return b.joinKnowing(group, begin, handle, nil)
+	return b.joinWith(&kafka.Group{ID: group}, begin, handle)
 }
 
 // joinKnowing is join for a member that knows how far partitions are processed.
 func (b *broker) joinKnowing(
 	group, begin string, handle func(ctx, stop context.Context, p *kafka.Partition), processed func(context.Context, string, int) (int64, error),
 ) *member {
+	b.t.Helper()
+	return b.joinWith(&kafka.Group{ID: group, Processed: processed}, begin, handle)
+}
+
+// joinWith runs g.
+func (b *broker) joinWith(g *kafka.Group, begin string, handle func(ctx, stop context.Context, p *kafka.Partition)) *member {
 	b.t.Helper()
 	m := &member{t: b.t, given: make(chan *kafka.Partition, 100), failed: make(chan string, 100), done: make(chan error, 1)}
 	stop, cancel := context.WithCancel(context.Background())
@@ -147,15 +154,12 @@ func (b *broker) joinKnowing(
 	if handle == nil {
 		handle = func(ctx, stop context.Context, _ *kafka.Partition) { await(ctx, stop) }
 	}
-	g := &kafka.Group{
-		Kafka: topology.Kafka{Brokers: b.address, Topics: []string{topic}, Start: begin}, ID: group, Records: 10,
-		Handle: func(ctx context.Context, p *kafka.Partition) {
-			m.given <- p
-			handle(ctx, stop, p)
-		},
-		Failed:    func(doing string, err error) { m.failed <- doing + ": " + err.Error() },
-		Processed: processed,
+	g.Kafka, g.Records = topology.Kafka{Brokers: b.address, Topics: []string{topic}, Start: begin}, 10
+	g.Handle = func(ctx context.Context, p *kafka.Partition) {
+		m.given <- p
+		handle(ctx, stop, p)
 	}
+	g.Failed = func(doing string, err error) { m.failed <- doing + ": " + err.Error() }
 	go func() { m.done <- g.Run(stop, hard, &m.count) }()
 	b.t.Cleanup(func() { kill(); m.leave() })
 	return m
@@ -438,6 +442,49 @@ func TestRebalance(t *testing.T) {
 }
 
 // TestStopDrains: when a member is stopped, its handlers go on as long as they need, with their assignments alive, and can commit; then it leaves.
+// forgetful shares nothing out the first time, as a leader does that has not heard of the topic.
+type forgetful struct {
+	kafkago.RoundRobinGroupBalancer
+	asked atomic.Int64
+}
+
+func (f *forgetful) AssignGroups(members []kafkago.GroupMember, partitions []kafkago.Partition) kafkago.GroupMemberAssignments {
+	if f.asked.Add(1) == 1 {
+		partitions = nil
+	}
+	return f.RoundRobinGroupBalancer.AssignGroups(members, partitions)
+}
+
+// TestSharedOutAnew: a group whose leader knew of no partition is joined again; a member that is one too many is not disturbed.
+func TestSharedOutAnew(t *testing.T) {
+	b := start(t, 1)
+	share := &forgetful{}
+	g := &kafka.Group{ID: "g"}
+	g.Share(share)
+	m := b.joinWith(g, "earliest", nil)
+	if f := m.failure(); !strings.Contains(f, "no member of group g has one") {
+		t.Error(f)
+	}
+	m.partition()
+	spare := b.join("g", "earliest", nil)
+	select {
+	case <-m.given:
+	case <-spare.given:
+	case <-time.After(patience):
+		t.Fatal("nobody has the partition")
+	}
+	select {
+	case <-m.given:
+	case <-spare.given:
+		t.Error("the group was shared out again though somebody had the partition")
+	case f := <-m.failed:
+		t.Error(f)
+	case f := <-spare.failed:
+		t.Error(f)
+	case <-time.After(7 * time.Second): // longer than a member without partitions waits before it looks around
+	}
+}
+
 func TestStopDrains(t *testing.T) {
 	t.Parallel()
 	b := start(t, 2)
