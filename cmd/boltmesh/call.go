@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -41,11 +42,7 @@ one JSON object a line in the order of node, key and text. When --timeout passes
 				if distinct {
 					answer.Distinct()
 				}
-				return errors.Join(err, c.print(cmd.OutOrStdout(), answer, func(t *tabwriter.Writer) {
-					for _, r := range answer.Replies {
-						fmt.Fprintf(t, "%s\n", r.Payload)
-					}
-				}))
+				return errors.Join(err, c.print(cmd.OutOrStdout(), answer, func(t *tabwriter.Writer) { replies(t, answer) }))
 			})
 		},
 	}
@@ -53,4 +50,11 @@ one JSON object a line in the order of node, key and text. When --timeout passes
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return when the call has been taken")
 	cmd.Flags().BoolVar(&distinct, "distinct", false, "of equal replies print one")
 	return cmd
+}
+
+// replies writes one reply a line.
+func replies(w io.Writer, answer *calls.Answer) {
+	for _, r := range answer.Replies {
+		fmt.Fprintln(w, printable(string(r.Payload)))
+	}
 }

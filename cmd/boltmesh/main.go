@@ -32,7 +32,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
 		if text := err.Error(); text != "" {
-			fmt.Fprintln(stderr, text)
+			fmt.Fprintln(stderr, printableLines(text)) // an error may tell what devices sent
 		}
 		return exitCode(err)
 	}
