@@ -148,9 +148,9 @@ func TestProcesses(t *testing.T) {
 				{Topic: "r", Partition: 0, Watermark: ago(time.Hour), Floor: 10, Next: 15, End: 20},
 				{Topic: "r", Partition: 1, Watermark: math.MinInt64, Floor: 3, Next: 3, End: 3, Idle: true},
 			},
-			Oldest: ago(1500 * time.Millisecond),
+			Oldest: ago(1500 * time.Millisecond), At: ago(300 * time.Millisecond),
 		},
-		{Topology: "t", Node: "clean", Kind: "convert", Worker: "b", Version: "v1", Since: ago(5 * time.Second), Revision: 2, Tasks: []int32{-1}, Working: 1, Capacity: 4, Held: ago(3 * time.Second), In: 9, Out: 8, Failed: 1},
+		{Topology: "t", Node: "clean", Kind: "convert", Worker: "b", Version: "v1", Since: ago(5 * time.Second), Revision: 2, Tasks: []int32{-1}, Working: 1, Capacity: 4, Held: ago(3 * time.Second), At: ago(2500 * time.Millisecond), In: 9, Out: 8, Failed: 1},
 		{
 			Topology: "t", Node: "hourly", Kind: "stat", Worker: "c", Version: "v1", Since: ago(5 * time.Second), Revision: 2,
 			LastError: "no store", ErrorAt: ago(2 * time.Second),
@@ -168,6 +168,10 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "ps-owners.txt", b.String())
+	chosen, err := ofKind([]member.Member{{Node: "readings", Kind: "spout"}, {Node: "clean", Kind: "convert"}, {Node: "more", Kind: "convert"}}, nil, "convert")
+	if err != nil || len(chosen) != 2 || chosen[0].Node != "clean" {
+		t.Errorf("%v: %v", chosen, err)
+	}
 }
 
 // TestVerbs goes through a topology's life, first without a service, then with all of them.
@@ -254,6 +258,15 @@ func TestVerbs(t *testing.T) {
 	}
 	ok(t, "lag", "rooms")
 	ok(t, "ps")
+	if ms := decode[[]member.Member](t, ok(t, "ps", "rooms", "--kind", "spout", "-o", "json")); len(ms) != 1 || ms[0].Kind != "spout" {
+		t.Errorf("spouts: %v", ms)
+	}
+	if out := ok(t, "ps", "rooms", "--kind", "convert"); strings.Contains(out, "spout") || strings.Contains(out, "nobody") || !strings.Contains(out, "convert") {
+		t.Errorf("workers of kind convert: %s", out)
+	}
+	if code, _, errs := call(t, "ps", "--kind", "stats"); code != exitFailed || !strings.Contains(errs, "there are ") {
+		t.Errorf("an unknown kind: exit %d: %s", code, errs)
+	}
 	if ms := decode[[]member.Member](t, ok(t, "ps", "rooms", "-o", "json")); len(ms) != len(mesh.plan.Nodes) {
 		t.Errorf("%d members of %d nodes", len(ms), len(mesh.plan.Nodes))
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -16,10 +18,11 @@ import (
 )
 
 func newPS(c *cli) *cobra.Command {
-	return &cobra.Command{
+	var kind string
+	cmd := &cobra.Command{
 		Use:   "ps [TOPOLOGY]",
 		Short: "Show the live workers and what they do",
-		Long: `One line for each node that a live worker runs. WATERMARK is how far event time has come, OLDEST the age of the oldest reading under way, LAG the number
+		Long: `One line for each node that a live worker runs. HEARTBEAT is how long ago it has last said that it lives; after three seconds it is dead, and not shown. WATERMARK is how far event time has come, OLDEST the age of the oldest reading under way, LAG the number
 of records that Kafka holds and that are not fully processed; these three are a spout's. WORK is how many of a bolt's loops hold frames, of how many it
 runs, and for how long if that is a second or more. IN, OUT and FAILED count tuples since the worker started.
 
@@ -27,6 +30,7 @@ For one topology, a second table says who has what: each task that has one owner
 been his (SINCE); each partition with the spout that reads it. Advice, where more replicas run than can have work, goes to standard error.`,
 		Example: `  boltmesh ps
   boltmesh ps machine-health
+  boltmesh ps --kind stat
   boltmesh ps -o json | jq '.[] | select(.last_error)'
   boltmesh ps machine-health -o json | jq '.[] | {node, worker} + .owned[]?'`,
 		Args: args(cobra.MaximumNArgs(1)),
@@ -53,6 +57,11 @@ been his (SINCE); each partition with the spout that reads it. Advice, where mor
 				if members == nil {
 					members = []member.Member{}
 				}
+				if kind != "" {
+					if members, err = ofKind(members, plan, kind); err != nil {
+						return err
+					}
+				}
 				now := time.Now()
 				for _, s := range control.Spare(members) {
 					fmt.Fprintln(cmd.ErrOrStderr(), "advice: "+s)
@@ -68,11 +77,31 @@ been his (SINCE); each partition with the spout that reads it. Advice, where mor
 			})
 		},
 	}
+	cmd.Flags().StringVar(&kind, "kind", "", "only workers of this kind of service: spout, convert, stat, alarm, output or one of yours")
+	return cmd
+}
+
+// ofKind chooses the workers of a kind, and takes the nodes of other kinds out of the plan, if there is one.
+func ofKind(members []member.Member, plan *topology.Plan, kind string) ([]member.Member, error) {
+	there := map[string]bool{}
+	for _, m := range members {
+		there[m.Kind] = true
+	}
+	if plan != nil {
+		for _, n := range plan.Nodes {
+			there[n.Service] = true
+		}
+		plan.Nodes = slices.DeleteFunc(plan.Nodes, func(n topology.Node) bool { return n.Service != kind })
+	}
+	if len(there) > 0 && !there[kind] {
+		return nil, fmt.Errorf("no worker is of kind %q: there are %s", kind, strings.Join(slices.Sorted(maps.Keys(there)), ", "))
+	}
+	return slices.DeleteFunc(members, func(m member.Member) bool { return m.Kind != kind }), nil
 }
 
 // processes writes the table of workers.
 func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
-	row(t, "TOPOLOGY", "NODE", "KIND", "WORKER", "TASKS", "REV", "VERSION", "SINCE", "WATERMARK", "OLDEST", "LAG", "WORK", "IN", "OUT", "FAILED", "LAST ERROR")
+	row(t, "TOPOLOGY", "NODE", "KIND", "WORKER", "TASKS", "REV", "VERSION", "SINCE", "HEARTBEAT", "WATERMARK", "OLDEST", "LAG", "WORK", "IN", "OUT", "FAILED", "LAST ERROR")
 	for i := range members {
 		m := &members[i]
 		tasks := runs(m.Tasks)
@@ -83,7 +112,7 @@ func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
 			tasks = "leaving"
 		}
 		watermark, behind := spoutMarks(m)
-		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), watermark, age(m.Oldest, now), behind, work(m, now),
+		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), age(m.At, now), watermark, age(m.Oldest, now), behind, work(m, now),
 			m.In, m.Out, m.Failed, lastError(m, now))
 	}
 }
