@@ -18,10 +18,10 @@ func topModel(now time.Time) []control.Rates {
 			Sources: 4, Latency: 345.6, Oldest: ms - 12_300, Watermark: 1_700_000_000_000,
 			Nodes: []control.NodeRates{
 				{Node: "readings", Kind: "spout", Workers: 1, Tasks: 4, In: 2104.2, Out: 2001.7, Latency: 345.6},
-				{Node: "clean", Kind: "convert", Workers: 2, In: 2001.1, Out: 2000.9, Latency: 4.23, Queued: 3, Busy: 0.21},
-				{Node: "temperature-by-site-part", Kind: "stat", Workers: 1, Tasks: 8, In: 123_456, Out: 0.25, Latency: 45_678, Queued: 1024, Busy: 0.72, Hottest: &control.Hot{Task: 5, Busy: 0.99}},
+				{Node: "clean", Kind: "convert", Workers: 2, In: 2001.1, Out: 2000.9, Latency: 4.23, Queued: 3, Busy: 0.21, Capacity: 9_529},
+				{Node: "temperature-by-site-part", Kind: "stat", Workers: 1, Tasks: 8, In: 123_456, Out: 0.25, Latency: 45_678, Queued: 1024, Busy: 0.72, Capacity: 171_467, Hottest: &control.Hot{Task: 5, Busy: 0.99}},
 				{Node: "hot", Kind: "alarm", Tasks: 8, Queued: 1_234_567, Failed: 12},
-				{Node: "output", Kind: "output", Workers: 1, In: 2000.4, Latency: 8, Busy: 0.98, Queued: 12, Failed: 0},
+				{Node: "output", Kind: "output", Workers: 1, In: 2000.4, Latency: 8, Busy: 0.98, Capacity: 2041.2, Queued: 12, Failed: 0},
 			},
 			Troubles: []control.Trouble{
 				{Node: "output", Worker: "output-1", Error: "insert: \x1b]0;mine\x07 connection refused by a server with a long name that does not fit", At: ms - 2000},

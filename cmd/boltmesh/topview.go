@@ -31,14 +31,14 @@ const (
 var topColumns = []struct {
 	title string
 	width int
-}{{"WORKERS", 7}, {"TASKS", 5}, {"IN/S", 7}, {"OUT/S", 7}, {"LATENCY", 7}, {"QUEUED", 6}, {"BUSY", 5}, {"FAILED", 6}}
+}{{"WORKERS", 7}, {"TASKS", 5}, {"IN/S", 6}, {"OUT/S", 6}, {"LATENCY", 7}, {"QUEUED", 6}, {"BUSY", 5}, {"CAP/S", 6}, {"FAILED", 6}}
 
 // Widths of the first column, and of the one behind the others.
 const (
-	nodeLeast   = 22
+	nodeLeast   = 17
 	nodeMost    = 40
 	hottestWide = 16
-	topWidth    = nodeLeast + 7 + 5 + 7 + 7 + 7 + 6 + 5 + 6 + 8
+	topWidth    = nodeLeast + 7 + 5 + 6 + 6 + 7 + 6 + 5 + 6 + 6 + 9
 )
 
 // troubleShown is for how long an error is shown.
@@ -114,13 +114,13 @@ func (v topView) table(r *control.Rates) (out []string) {
 				last = fmt.Sprintf("%d: %s busy", h.Task, share(h.Busy))
 			}
 		}
-		out = append(out, v.row(first, n.Node, nodeCells(n), last, plain, map[int]string{0: shade(n.Workers == 0, red), 6: shadeOf(busy), 7: shade(n.Failed > 0, red)}))
+		out = append(out, v.row(first, n.Node, nodeCells(n), last, plain, map[int]string{0: shade(n.Workers == 0, red), 6: shadeOf(busy), 8: shade(n.Failed > 0, red)}))
 	}
 	return out
 }
 
 func nodeCells(n *control.NodeRates) []string {
-	tasks, queued, busy := "any", count(float64(n.Queued)), "-"
+	tasks, queued, busy, capacity := "any", count(float64(n.Queued)), "-", "-"
 	switch {
 	case n.Kind == topology.KindSpout:
 		queued = "-"
@@ -130,7 +130,10 @@ func nodeCells(n *control.NodeRates) []string {
 	if n.Tasks > 0 || n.Kind == topology.KindSpout {
 		tasks = fmt.Sprint(n.Tasks)
 	}
-	return []string{fmt.Sprint(n.Workers), tasks, rate(n.In), rate(n.Out), latency(n.Latency), queued, busy, count(float64(n.Failed))}
+	if n.Capacity > 0 {
+		capacity = rate(n.Capacity)
+	}
+	return []string{fmt.Sprint(n.Workers), tasks, rate(n.In), rate(n.Out), latency(n.Latency), queued, busy, capacity, count(float64(n.Failed))}
 }
 
 // row writes one row of the table; how its cells are painted is said by their number.
