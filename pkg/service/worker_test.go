@@ -123,6 +123,7 @@ type mesh struct {
 	source  *source
 	lease   time.Duration // of the workers; 0: the default
 	version string        // of the workers that are started from now on
+	workers map[string]*Worker
 	mu      sync.Mutex
 	events  []trace.Event
 	times   []time.Time // of events
@@ -180,6 +181,10 @@ func (m *mesh) start(at jetstream.Options, kind, name string, nodes []string, bu
 			m.events, m.times = append(m.events, e), append(m.times, time.Now())
 		},
 	}
+	if m.workers == nil {
+		m.workers = map[string]*Worker{}
+	}
+	m.workers[name] = w
 	if kind == topology.KindSpout {
 		w.Source = m.source
 	}
