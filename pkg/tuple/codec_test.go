@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -42,6 +43,30 @@ func TestGolden(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestOldFrames decodes a frame of each version that there has been, for ever: one is added with each version, and none is rewritten. 1 is the first.
+func TestOldFrames(t *testing.T) {
+	for v := 1; v <= Version; v++ {
+		text, err := os.ReadFile(fmt.Sprintf("testdata/frame-v%d.hex", v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := hex.DecodeString(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int(b[1]) != v {
+			t.Errorf("the frame of version %d says %d", v, b[1])
+		}
+		var got Frame
+		if err := got.Decode(b); err != nil {
+			t.Errorf("version %d: %v", v, err)
+		}
+		if diff := cmp.Diff(example(), &got); diff != "" {
+			t.Errorf("version %d:\n%s", v, diff)
+		}
 	}
 }
 
