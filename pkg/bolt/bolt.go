@@ -24,7 +24,7 @@
 // retried with backoff and then dead-lettered. Func and Keyed are in this style. Richer is what an error says: Retry asks for a pause, Reject gives up at
 // once, Unavailable waits for as long as an outage lasts. A bolt that must look at a batch before it decides, such as one that writes in bulk, is a
 // Finisher: it gathers in Execute, works in Finish and names there the tuples that failed; none is acknowledged before. What no style offers is to hold
-// a tuple beyond its batch: whatever outlives it belongs into the state, where it is safe from crashes.
+// a tuple beyond its batch: whatever outlives it belongs into the state, where it is safe from crashes (docs/adr/0021-nobody-acknowledges-by-hand.md).
 package bolt
 
 import (
