@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
 )
 
 // serverVar makes this test binary one NATS server of a cluster, which a test can kill: its number, the directory of all and their ports.
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv(serverVar); how != "" {
 		serveNATS(strings.Split(how, ","))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // serveNATS runs a server until the process is killed or its input ends, which it does when the test dies.
