@@ -32,7 +32,7 @@ type Options struct {
 	Key      string
 	Insecure bool // skip verification: tests only
 	Replicas int  // of streams and buckets; default 1
-	// Changed is told of every disconnect and reconnect, of each of the two connections that there are where loops run.
+	// Changed is told of every disconnect and reconnect, of each of the two connections that there are where loops run, one after the other.
 	Changed func(Change)
 	// Waiting is told of each attempt that failed for a reason that may pass, while a connection, a bucket or a stream is waited for: what that is, and why.
 	Waiting func(what string, err error)
@@ -55,7 +55,8 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.URL == "" {
 		o.URL = nats.DefaultURL
 	}
-	breaks, one, sent := &atomic.Uint64{}, &link{changed: o.Changed}, &sentLately{}
+	both := &links{changed: o.Changed}
+	breaks, one, sent := &atomic.Uint64{}, &link{links: both}, &sentLately{}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(3), nats.Timeout(3 * time.Second),
@@ -97,7 +98,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		return nil, err
 	}
 	frames := func(ctx context.Context) (*nats.Conn, error) {
-		other := &link{changed: o.Changed}
+		other := &link{links: both}
 		nc, err := dial(ctx, o, append([]nats.Option{
 			nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { other.down(err) }),
 			nats.ReconnectHandler(func(nc *nats.Conn) {

@@ -7,21 +7,27 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Change is the loss of the connection, or its return. It never names credentials.
+// Change is the loss of a connection, or its return. It never names credentials.
 type Change struct {
 	Err    error         // why it was lost; nil when it is back
 	Server string        // the name that the server lost, or found, gives itself
 	Addr   string        // its host:port
 	Away   time.Duration // how long there was none; 0 when it has just been lost
+	Others int           // other connections of the same Conn that are lost now
+}
+
+// links are the connections of one Conn. Changes are told one after the other, so that the last one told is how things are.
+type links struct {
+	mu      sync.Mutex
+	changed func(Change) // may be nil
+	away    int
 }
 
 // link remembers which server a connection is with, since a lost connection no longer says so.
 type link struct {
-	changed func(Change)
-
-	mu           sync.Mutex
+	*links
 	server, addr string
-	lost         time.Time
+	lost         time.Time // zero: it is not
 }
 
 // first notes the server that was connected to at the beginning.
@@ -35,9 +41,14 @@ func (l *link) first(nc *nats.Conn) {
 
 func (l *link) up(nc *nats.Conn) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.server, l.addr = nc.ConnectedServerName(), nc.ConnectedAddr()
-	c := Change{Server: l.server, Addr: l.addr, Away: time.Since(l.lost)}
-	l.mu.Unlock()
+	c := Change{Server: l.server, Addr: l.addr}
+	if !l.lost.IsZero() {
+		c.Away, l.lost = time.Since(l.lost), time.Time{}
+		l.away--
+	}
+	c.Others = l.away
 	if l.changed != nil {
 		l.changed(c)
 	}
@@ -45,9 +56,14 @@ func (l *link) up(nc *nats.Conn) {
 
 func (l *link) down(err error) {
 	l.mu.Lock()
-	l.lost = time.Now()
-	c := Change{Err: err, Server: l.server, Addr: l.addr}
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	c := Change{Err: err, Server: l.server, Addr: l.addr, Others: l.away}
+	if l.lost.IsZero() {
+		l.lost = time.Now()
+		l.away++
+	} else {
+		c.Others--
+	}
 	if l.changed != nil && err != nil { // nil: closed by us
 		l.changed(c)
 	}

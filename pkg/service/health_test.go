@@ -1,11 +1,16 @@
 package service
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/observe"
 )
 
 func TestHealth(t *testing.T) {
@@ -40,5 +45,33 @@ func TestHealth(t *testing.T) {
 	status = http.StatusServiceUnavailable
 	if err := askReady(t.Context(), addr); err == nil || !strings.Contains(err.Error(), "connecting to NATS") {
 		t.Errorf("the reason is not told: %v", err)
+	}
+}
+
+// TestReadiness: a service is not ready while either of its connections is away, whatever the worker says meanwhile.
+func TestReadiness(t *testing.T) {
+	o, err := observe.New(observe.Options{Service: "stat", LogWriter: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close(t.Context())
+	r, gone := &readiness{o: o}, errors.New("gone")
+	for i, step := range []struct {
+		do    func()
+		ready bool
+	}{
+		{func() { r.connected(jetstream.Change{}) }, false}, // not started
+		{func() { r.connected(jetstream.Change{Err: gone}) }, false},
+		{func() { r.worker(true, "") }, false},
+		{func() { r.connected(jetstream.Change{}) }, true},
+		{func() { r.connected(jetstream.Change{Err: gone}) }, false},
+		{func() { r.connected(jetstream.Change{Err: gone, Others: 1}) }, false},
+		{func() { r.connected(jetstream.Change{Others: 1}) }, false},
+		{func() { r.connected(jetstream.Change{}) }, true},
+	} {
+		step.do()
+		if ready, reason := r.now(); ready != step.ready || ready == (reason != "") {
+			t.Errorf("after step %d: %v, %q", i, ready, reason)
+		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -96,28 +96,45 @@ func run(kind string, build Build, source Source) int {
 	return code
 }
 
-// readiness is what /readyz says: nothing is ready before the worker has said so once, whatever becomes of connections in the meantime.
+// readiness is what /readyz says: nothing is ready before the worker has said so once, nor while a connection to NATS is away.
 type readiness struct {
 	o       *observe.Observer
-	started atomic.Bool
+	mu      sync.Mutex
+	started bool
+	lost    string // why what has started is not ready now
 }
 
 // worker is told by the worker itself.
-func (r *readiness) worker(ready bool, reason string) {
-	r.started.Store(true)
-	r.o.Ready(ready, reason)
+func (r *readiness) worker(ready bool, _ string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.started = ready
+	r.o.Ready(r.now())
 }
 
-// connected is told of every disconnect (with its error) and reconnect (nil) of NATS.
-func (r *readiness) connected(err error) {
+// connected is told of every disconnect and reconnect of NATS.
+func (r *readiness) connected(now jetstream.Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
-	case err != nil:
-		r.o.Ready(false, "NATS: "+err.Error())
-	case r.started.Load():
-		r.o.Ready(true, "")
+	case now.Err != nil:
+		r.lost = "NATS: " + now.Err.Error()
+	case now.Others > 0:
+		r.lost = "NATS: one of two connections is back"
 	default:
-		r.o.Ready(false, "starting")
+		r.lost = ""
 	}
+	r.o.Ready(r.now())
+}
+
+func (r *readiness) now() (ready bool, reason string) {
+	switch {
+	case r.lost != "":
+		return false, r.lost
+	case !r.started:
+		return false, "starting"
+	}
+	return true, ""
 }
 
 // waiting is told what a start waits for.
@@ -142,7 +159,7 @@ func serve(ctx context.Context, kind string, c Config, o *observe.Observer, buil
 		CA: c.NATS.TLS.CA, Cert: c.NATS.TLS.Cert, Key: c.NATS.TLS.Key, Insecure: c.NATS.TLS.Insecure, Replicas: c.NATS.Replicas,
 		Waiting: is.waiting,
 		Changed: func(now jetstream.Change) {
-			is.connected(now.Err)
+			is.connected(now)
 			if now.Err != nil {
 				err := fmt.Errorf("disconnected from server %s at %s: %w", now.Server, now.Addr, now.Err)
 				w.Sink.Emit(trace.Failed{Where: trace.Where{Kind: kind, Worker: c.Worker}, Doing: "talk to NATS", Err: err})
