@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +17,14 @@ import (
 	"testing"
 	"time"
 
+	otlp "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/document"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/rehearse/casefile"
 	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/service"
@@ -43,12 +50,12 @@ func TestCases(t *testing.T) {
 }
 
 const (
-	vans  = 5
-	rides = 200 // of each van
+	vans  = 12  // more than tasks, so that every worker has some
+	rides = 100 // of each van
 )
 
-// TestCrash kills the service with SIGKILL in the midst of its work, more than once, and starts it again: every ride is in its van's odometer once, and
-// what came of it is stored once.
+// TestCrash runs the service twice and kills one of both with SIGKILL in the midst of its work, three times, and starts another: every ride is in its
+// van's odometer once, and what came of it is stored once. Both had their part in it, and told the trace backend of it.
 func TestCrash(t *testing.T) {
 	m := start(t)
 	program := filepath.Join(t.TempDir(), "custom-bolt")
@@ -56,10 +63,11 @@ func TestCrash(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	db := filepath.Join(t.TempDir(), "state.db")
+	traces, told := collector(t)
 	run := func(name string) *exec.Cmd {
 		c := exec.Command(program)
-		clean := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BOLTMESH_") })
-		c.Env = append(clean, "BOLTMESH_NATS_URL="+m.url, "BOLTMESH_SQLITE="+db, "BOLTMESH_HTTP=off", "BOLTMESH_WORKER="+name)
+		clean := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BOLTMESH_") || strings.HasPrefix(v, "OTEL_") })
+		c.Env = append(clean, "BOLTMESH_NATS_URL="+m.url, "BOLTMESH_SQLITE="+db, "BOLTMESH_HTTP=off", "BOLTMESH_WORKER="+name, "BOLTMESH_OTLP="+traces)
 		var said bytes.Buffer
 		c.Stdout, c.Stderr = &said, &said
 		if err := c.Start(); err != nil {
@@ -75,32 +83,79 @@ func TestCrash(t *testing.T) {
 		return c
 	}
 	m.apply()
+	names := [2]string{"w0", "w1"}
+	workers := [2]*exec.Cmd{run("w0"), run("w1")}
+	const share = vans * rides / 4
 	for i := range 3 {
-		c := run(fmt.Sprint("w", i))
-		share := int64(vans * rides / 4)
-		m.source.release((i + 1) * int(share))
-		m.until("the service has done some of its share", func() bool { return m.stored() > int64(i)*share*102/100+share/8 }) // 2 % are due
-		_ = c.Process.Kill()
-		_ = c.Wait()
+		before := i * share
+		m.until("both workers have tasks", func() bool { return m.each(names, func(w member.Member) bool { return len(w.Tasks) > 0 }) })
+		m.source.release(before + share/4)
+		m.until("both workers have handled rides", func() bool { return m.each(names, func(w member.Member) bool { return w.In > 0 }) })
+		m.source.release(before + share)
+		m.until("they have done some of their share", func() bool { return m.stored() > int64(before*102/100+share/4+share/8) }) // 1 % are due
+		dies := i % 2
+		_ = workers[dies].Process.Kill()
+		_ = workers[dies].Wait()
+		names[dies] = fmt.Sprint("w", i+2)
+		workers[dies] = run(names[dies])
 	}
-	last := run("last")
 	m.source.release(vans * rides)
 	m.until("every ride is processed", m.source.done)
 	m.check()
-	if err := last.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
+	for i, w := range workers {
+		if err := w.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Wait(); err != nil {
+			t.Errorf("%s was asked to stop: %v", names[i], err)
+		}
 	}
-	if err := last.Wait(); err != nil {
-		t.Errorf("the service was asked to stop: %v", err)
+	if spans := told(); !slices.Contains(spans, "process odometer") {
+		t.Errorf("no ride is traced: %q", slices.Compact(spans))
+	}
+}
+
+// collector stands for a trace backend: names are those of the spans that it was told of, sorted.
+func collector(t *testing.T) (url string, names func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var got []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		var req otlp.ExportTraceServiceRequest
+		if err == nil {
+			err = proto.Unmarshal(b, &req)
+		}
+		if err != nil {
+			return // of a worker that was killed amid it
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, of := range req.ResourceSpans {
+			for _, scope := range of.ScopeSpans {
+				for _, span := range scope.Spans {
+					got = append(got, span.Name)
+				}
+			}
+		}
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		slices.Sort(got)
+		return got
 	}
 }
 
 // mesh is the rest of the mesh in this process: an embedded NATS, a spout, convert and output.
 type mesh struct {
 	*testing.T
-	url    string
-	source *source
-	docs   *document.Memory
+	url     string
+	source  *source
+	docs    *document.Memory
+	control *control.Control // once applied
 }
 
 func start(t *testing.T) *mesh {
@@ -116,7 +171,7 @@ func start(t *testing.T) *mesh {
 		conn := m.connect()
 		w := &service.Worker{
 			Kind: kind, Name: "test-" + kind, Conn: conn, Store: store, Logs: store, Cache: state.NewCache(state.CacheOptions{}), Build: build,
-			Env: os.LookupEnv, Drain: 5 * time.Second, Records: 20,
+			Env: os.LookupEnv, Drain: 5 * time.Second, Records: 20, Sample: 1,
 			Documents: func(context.Context, string) (document.Store, error) { return m.docs, nil },
 		}
 		if kind == topology.KindSpout {
@@ -159,6 +214,7 @@ func (m *mesh) apply() {
 	if err != nil {
 		m.Fatal(err)
 	}
+	m.control = c
 	r, err := c.Apply(m.Context(), top.Document, control.ApplyOptions{Timeout: 10 * time.Second})
 	if err != nil {
 		m.Fatal(err)
@@ -166,6 +222,22 @@ func (m *mesh) apply() {
 	if !slices.Contains(r.Idle, "odometer") {
 		m.Errorf("no worker runs the odometer, and apply names only %v", r.Idle)
 	}
+}
+
+// each reports whether the service's leases of all these workers fulfil ok.
+func (m *mesh) each(names [2]string, ok func(member.Member) bool) bool {
+	m.Helper()
+	members, err := m.control.Members(m.Context(), "odometers")
+	if err != nil {
+		m.Fatal(err)
+	}
+	n := 0
+	for _, w := range members {
+		if w.Node == "odometer" && slices.Contains(names[:], w.Worker) && ok(w) {
+			n++
+		}
+	}
+	return n == len(names)
 }
 
 func (m *mesh) stored() int64 {
