@@ -3,7 +3,7 @@ It takes part as the services in Go do: it holds leases, owns its share of the t
 
 import argparse, base64, json, os, signal, socket, sys, threading, time, traceback
 
-import wire
+import discovery, wire
 from natsclient import CONSUMER_NOT_FOUND, FULL_SUBJECT, WRONG_SEQUENCE, Client, Refused
 
 LEASE, ACK_WAIT, BATCH = 3, 10, 16  # seconds, seconds, frames
@@ -54,7 +54,7 @@ class Host:
         self.copies = any(e["grouping"] == "all" for e in node.get("in", []))
         self.leases = Bucket(self.nc, "BM_leases", topology + ".>")
         self.letters, self.floors, self.loops, self.held = set(), {}, {}, {}
-        self.stopping, self.since, self.renewed, self.counts = threading.Event(), now(), 0, {"in": 0, "out": 0, "failed": 0}
+        self.stopping, self.since, self.renewed, self.counts, self.busy = threading.Event(), now(), 0, {"in": 0, "out": 0, "failed": 0}, 0.0
         self.nc.watch("BM_dead_letters", [f"{s}.{topology}.{self.id}.*" for s in ("bmdead", "bmdealt")], self.lettered, headers_only=True)
         self.asked = self.nc.subscribe(f"bmctl.{topology}.holders", self.holders)
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -98,7 +98,11 @@ class Host:
     def lease(self, key):
         began = time.time()
         m = {"topology": self.topology, "node": self.id, "kind": self.service.name, "worker": self.worker, "version": "python", "since": self.since,
-             "revision": self.revision, "leaving": self.stopping.is_set(), "tasks": sorted(self.loops), "at": now(), **self.counts}
+             "revision": self.revision, "leaving": self.stopping.is_set(), "tasks": sorted(self.loops), "at": now(), **self.counts,
+             "busy_us": int(self.busy * 1e6), "working": len(self.held), "capacity": len(self.loops)}
+        held = [since for _, since, _ in list(self.held.values())]
+        if held:
+            m["held"] = int(min(held) * 1000)
         try:
             self.leases.put(key, json.dumps(m).encode(), {"Nats-TTL": f"{LEASE}s"}, LEASE / 3)
             self.renewed = began
@@ -111,9 +115,9 @@ class Host:
             if not self.stopping.is_set() and not self.loops:
                 self.start(wire.SHARED, "shared", None)
         else:
-            workers = [m["worker"] for m in map(json.loads, self.leases.live(f"{self.topology}.member.{self.id}.")) if not m.get("leaving")]
+            there = {m["worker"]: m["since"] for m in map(json.loads, self.leases.live(f"{self.topology}.member.{self.id}.")) if not m.get("leaving")}
             owners = [(self.leases.get(self.own(t))[0] or b"").decode() for t in range(self.node["tasks"])]
-            plan = wire.assign(self.id, owners, workers) if workers else []
+            plan = self.division(there) or (wire.assign(self.id, owners, list(there)) if there else [])
             for task, to in enumerate(plan):
                 alive = self.leases.get(f"{self.topology}.member.{self.id}.{owners[task]}")[0] is not None
                 if to == self.worker and not self.stopping.is_set() and task not in self.loops and (owners[task] in ("", self.worker) or not alive):
@@ -128,12 +132,19 @@ class Host:
             if not thread.is_alive():
                 self.release(task)
 
+    def division(self, there):
+        """Who is to have each task because somebody has asked for that, while the same workers are there; None otherwise."""
+        value, _ = self.leases.get(f"{self.topology}.division.{self.id}")
+        d = json.loads(value) if value else {}
+        if d.get("workers") == there and len(d["tasks"]) == self.node["tasks"]:
+            return d["tasks"]
+
     def own(self, task):
         return f"{self.topology}.own.{self.id}.{task}"
 
     def take(self, task, epoch):
         """Replaces the consumers of earlier owners by one of this epoch."""
-        stream, consumer = f"BM_{self.topology}_{self.id}", f"t{task}-e{epoch}"
+        stream, consumer = f"BM_{self.topology}_{self.id}", f"t{task}-e{epoch}-{os.urandom(6).hex()}"
         names, at = [], 0
         while True:
             page = self.nc.api(f"CONSUMER.NAMES.{stream}", {"offset": at})
@@ -227,7 +238,7 @@ class Host:
                 self.nc.publish(f"bmdelta.{self.topology}.{o:016x}", wire.deltas(frame, of))
         for m in messages:
             self.nc.publish(m.reply, b"+ACK")
-        del self.held[task]
+        self.busy += time.time() - self.held.pop(task)[1]
 
     def execute(self, t, task):
         """What the function emits for a tuple, with where each goes. What it fails for 5 times is a dead letter."""
@@ -288,7 +299,7 @@ class Host:
         l = {"id": id, "topology": self.topology, "node": self.id, "task": task, "worker": self.worker, "revision": self.revision,
              "source": t.get("source", ""), "stream": t.get("stream", ""), "device": t.get("key", ""), "time": t.get("time", 0), "group": t.get("group", ""),
              "payload": base64.b64encode(t["payload"]).decode(), "size": size, "origin": str(r.get("origin", 0)), "offset": t.get("offset", 0),
-             "generation": r.get("generation", 0), "count": r.get("count", 0), "partition": 0, "error": f"{type(why).__name__}: {why}", "tries": 5, "failed_at": now()}
+             "generation": r.get("generation", 0), "count": r.get("count", 0), "partition": 0, "error": f"{type(why).__name__}: {why}"[:250], "tries": 5, "failed_at": now()}
 
         def put():
             try:
@@ -316,6 +327,7 @@ class Service:
         self.name, self.handle, self.worker, self.hosts = name, handle, worker, {}
         self.nc = Client(url, f"boltmesh-{name}-{worker}")
         self.applied = Bucket(self.nc, "BM_topologies", ">")
+        discovery.answer(self.nc, name, worker, lambda: list(self.hosts.values()))
 
     def fail(self, why):
         print(f"{self.worker}: {why}", file=sys.stderr, flush=True)
