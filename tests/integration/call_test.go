@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,8 +28,8 @@ import (
 // called is what calls need, and no more: NATS, Redis, a spout, and workers as processes of their own.
 type called struct {
 	*testing.T
-	nats, redis *servers.Process
-	control     *control.Control
+	nats, redis, spout *servers.Process
+	control            *control.Control
 	*call.Client
 }
 
@@ -53,7 +54,7 @@ func startCalled(t *testing.T) *called {
 		t.Fatal(err)
 	}
 	c.Client = call.New(conn)
-	c.worker("spout", "spout-1")
+	c.spout = c.worker("spout", "spout-1")
 	return c
 }
 
@@ -151,21 +152,29 @@ func (c *called) owners(topology, node string, workers ...string) {
 func (c *called) foreman(i int) {
 	c.Helper()
 	began := time.Now()
+	if err := c.hello(i); err != nil {
+		c.Fatal(err)
+	}
+	c.Logf("call %d took %v", i, time.Since(began).Round(time.Millisecond))
+}
+
+func (c *called) hello(i int) error {
 	a, err := c.Call(c.Context(), "foreman", fmt.Appendf(nil, `{"msg":"hello%d"}`, i), call.Options{Timeout: 40 * time.Second})
 	if err != nil {
-		c.Fatal(err)
+		return err
 	}
 	b := fmt.Sprintf(`{"msg":"hello%d,from StreamWorkerA,from StreamWorkerB"}`, i)
 	if want := `{"B1":` + b + `,"B2":` + b + `}`; len(a.Replies) != 1 || string(a.Replies[0].Payload) != want {
-		c.Errorf("call %d: %s, want %s", i, a.Replies, want)
+		return fmt.Errorf("call %d: %s, want %s", i, a.Replies, want)
 	}
-	c.Logf("call %d took %v", i, time.Since(began).Round(time.Millisecond))
+	return nil
 }
 
 // TestForeman: A asks two Bs and answers with what both have said, ten times; then Bs die in the midst of calls, others join, and one is in Python.
 func TestForeman(t *testing.T) {
 	c := startCalled(t)
-	c.worker("foreman-a", "a1")
+	c.worker("foreman-a", "a1", "--fetch-frames", "1")
+	c.worker("foreman-a", "a2", "--fetch-frames", "1")
 	b1, b2 := c.worker("foreman-b", "b1"), c.worker("foreman-b", "b2")
 	c.cli("apply", "../../examples/foreman/workers.yaml", "../../examples/foreman/topology.yaml")
 	c.owners("workers", "b", "b1", "b2")
@@ -186,6 +195,25 @@ func TestForeman(t *testing.T) {
 	c.until("A was asked 10 times", "foreman", in("a"))
 	c.until("the Bs were asked 20 times", "workers", in("b"))
 
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			if err := c.hello(100 + i); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	c.until("both As were asked, 30 times in all", "foreman", func(ms []member.Member) bool {
+		by := map[string]int64{}
+		for _, m := range ms {
+			if m.Node == "a" {
+				by[m.Worker] = m.In
+			}
+		}
+		return by["a1"] > 0 && by["a2"] > 0 && by["a1"]+by["a2"] == 30
+	})
+
 	// A B that is frozen does not answer in time, and is named. When it is dead its task is another's, and the call is answered all the same.
 	b2.Pause()
 	var late *call.UnansweredError
@@ -205,6 +233,9 @@ func TestForeman(t *testing.T) {
 	for i := 11; i < 14; i++ {
 		c.foreman(i)
 	}
+	c.likeOthers("python-1")
+	c.exchange("b1", "python-1")
+	c.foreman(17)
 	b1.Kill()
 	c.foreman(14)
 	c.owners("workers", "b", "python-1")
@@ -226,78 +257,6 @@ func TestForeman(t *testing.T) {
 	c.foreman(16)
 }
 
-// TestCompetingCalls: 15 tasks of 3 s over 5 workers, 3 each; again while one of them is killed, and another joins; a message for three of them.
-func TestCompetingCalls(t *testing.T) {
-	c := startCalled(t)
-	workers := map[string]*servers.Process{}
-	for i := range 5 {
-		name := fmt.Sprint("b", i+1)
-		workers[name] = c.worker("foreman-b", name, "--fetch-frames", "1")
-	}
-	c.cli("apply", "testdata/tasks.yaml", "testdata/three.yaml")
-	c.owners("tasks", "b", "b1", "b2", "b3", "b4", "b5")
-	all := func() (by map[string]int, took time.Duration) {
-		by = map[string]int{}
-		var mu sync.Mutex
-		var calls sync.WaitGroup
-		began := time.Now()
-		for i := range 15 {
-			calls.Go(func() {
-				a, err := c.Call(t.Context(), "tasks", fmt.Appendf(nil, `{"msg":"task %d"}`, i), call.Options{Timeout: time.Minute})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				var r struct{ Worker, Msg string }
-				if err := json.Unmarshal(a.Replies[0].Payload, &r); err != nil || len(a.Replies) != 1 || r.Msg != fmt.Sprintf("task %d,from StreamWorkerB", i) {
-					t.Errorf("task %d: %s (%v)", i, a.Replies, err)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				by[r.Worker]++
-			})
-		}
-		calls.Wait()
-		return by, time.Since(began)
-	}
-	by, took := all()
-	t.Logf("15 tasks of 3 s over 5 workers took %v: %v", took.Round(time.Millisecond), by)
-	if len(by) != 5 || slices.Max(slices.Collect(maps.Values(by))) > 3 || took < 9*time.Second {
-		t.Errorf("%v, want 3 by each", by)
-	}
-	c.three()
-
-	time.AfterFunc(time.Second, workers["b1"].Kill)
-	var joined sync.WaitGroup
-	var came time.Time
-	joined.Go(func() {
-		c.worker("foreman-b", "b6", "--fetch-frames", "1")
-		came = time.Now()
-	})
-	by, took = all()
-	ended := time.Now()
-	joined.Wait()
-	t.Logf("with one killed and one that joined: %v: %v", took.Round(time.Millisecond), by)
-	if by["b1"] > 0 || by["b6"] == 0 && ended.Sub(came) > 5*time.Second { // a busy machine may start it too late to get any
-		t.Errorf("%v, want none by b1, which was killed at its first, and some by b6, which joined", by)
-	}
-	c.three()
-}
-
-// three asks three of the workers.
-func (c *called) three() {
-	c.Helper()
-	a, err := c.Call(c.Context(), "three", json.RawMessage(`{"msg":"x"}`), call.Options{Timeout: 30 * time.Second})
-	if err != nil {
-		c.Fatal(err)
-	}
-	for i, r := range a.Replies {
-		if want := fmt.Sprintf(`{"msg":"x,from StreamWorkerB","worker":"B%d"}`, i+1); string(r.Payload) != want || len(a.Replies) != 3 {
-			c.Errorf("reply %d of %d: %s, want %s of 3", i, len(a.Replies), r.Payload, want)
-		}
-	}
-}
-
 // TestReach: Storm's reach, with the answers that it gives.
 func TestReach(t *testing.T) {
 	c := startCalled(t)
@@ -310,5 +269,17 @@ func TestReach(t *testing.T) {
 		if out := c.cli("call", "reach", `{"url":"`+link+`"}`, "--distinct"); strings.Count(out, "\n") != want {
 			t.Errorf("%s has reached %d, want %d: %s", link, strings.Count(out, "\n"), want, out)
 		}
+	}
+	answer, err := http.Post(c.spout.URL+"/call/reach", "application/json", strings.NewReader(`{"url":"foo.com/blog/1"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var a call.Answer
+	if err := json.NewDecoder(answer.Body).Decode(&a); err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("over HTTP: %s (%v)", answer.Status, err)
+	}
+	if a.Distinct(); len(a.Replies) != 16 {
+		t.Errorf("over HTTP: %d are reached, want 16: %s", len(a.Replies), a.Replies)
 	}
 }
