@@ -201,14 +201,36 @@ func (t *tryout) prepare(file string) (handle handler, finish func() error, err 
 	case "convert":
 		return t.convert(rt), finish, nil
 	case "alarm":
-		return t.alarm(rt), finish, nil
+		return recalling(t.alarm(rt)), finish, nil
 	case "stat":
 		handle, err = t.stat(rt)
-		return handle, func() error { return t.output(rt) }, err
+		return recalling(handle), func() error { return t.output(rt) }, err
 	case "":
 		return nil, nil, fmt.Errorf("%s:1:1: the script declares none of convert, compute and when: say what it is for with one of them", file)
 	}
 	return nil, nil, usageError{fmt.Errorf("--kind: %q is none of convert, stat, alarm", t.kind)}
+}
+
+// recalling gives each device's reading before it to the script, as nodes with state do.
+func recalling(handle handler) handler {
+	last := map[string][]byte{}
+	return func(in *script.Input) error {
+		if raw := last[in.Device]; raw != nil {
+			in.Previous = script.NewDoc(raw)
+		}
+		raw, err := in.Doc.Bytes() // before the script changes it
+		if err != nil {
+			return err
+		}
+		raw = bytes.Clone(raw)
+		if err := handle(in); err != nil {
+			return err
+		}
+		if last[in.Device] = raw; len(raw) > script.MaxPrevious {
+			delete(last, in.Device)
+		}
+		return nil
+	}
 }
 
 func (t *tryout) print(v any) error {

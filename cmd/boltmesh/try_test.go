@@ -12,6 +12,7 @@ func TestTry(t *testing.T) {
 	for name, text := range map[string]string{
 		"convert.js": "function convert(t, ctx) {\n  if (t.bad) ctx.emit('bad', {why: t.bad.length.of})\n  return {c: (t.f - 32) / 1.8, over: t.f > ctx.params.limit}\n}\n",
 		"stat.js":    "function compute(t, state) { if (t.n < 0) throw new Error('negative'); state.sum = (state.sum || 0) + t.n }\nfunction output(state, window) { return {group: window.group, sum: state.sum} }\n",
+		"step.js":    "function when(t, ctx) { if (ctx.previous) return t.n - ctx.previous.n > 5; t.n = 99 }\n",
 		"alarm.js":   "const when = (t, ctx) => t.n === undefined ? null : t.n > ctx.archive.limit\n",
 		"none.js":    "const x = 1\n", "half.js": "function compute() {}\n", "torn.js": "function convert(t {}\n",
 	} {
@@ -37,6 +38,7 @@ func TestTry(t *testing.T) {
 		{"stat.js --state s.json", `{"device":"a","n":1}` + "\n" + `{"device":"b","n":5}` + "\n" + `{"device":"a","n":-1}` + "\n" + `{"device":"a","n":2}`, exitFailed, `{"group":"a","sum":3}` + "\n" + `{"group":"b","sum":5}` + "\n", "reading 3: stat.js:1:"},
 		{"stat.js --state s.json", `{"device":"a","n":1}`, exitOK, `{"group":"a","sum":4}` + "\n", ""},
 		{`alarm.js --archive {"limit":3}`, `{"n":4}` + "\n" + `{"n":3}` + "\n" + `{}`, exitOK, "true\nfalse\nnull\n", ""},
+		{`step.js`, `{"device":"a","n":4}` + "\n" + `{"device":"b","n":20}` + "\n" + `{"device":"a","n":10}` + "\n" + `{"device":"a","n":11}`, exitOK, "null\nnull\ntrue\nfalse\n", ""},
 		{`--expr n*2`, `{"n":4}` + "\n" + `{}`, exitOK, "8\nnull\n", ""},
 		{`--expr n>archive.limit --kind filter --archive {"limit":3}`, `{"n":4,"x":"<"}` + "\n" + `{"n":1}` + "\n" + `{}`, exitOK, `{"n":4,"x":"<"}` + "\n", ""},
 		{`--expr n>>2`, "", exitFailed, "", "--expr:1:"},
