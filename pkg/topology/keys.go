@@ -137,7 +137,7 @@ var shapes = map[string][]key{
 		{"kind", "convert|stat|alarm|custom", "What the node does: convert (change or filter readings), stat (statistics), alarm (raise and clear) or custom (a service of yours).", true},
 		{"from", "from", "What the node receives: a node's name, or {node, stream, grouping, by}, or a list of these.", true},
 		{"tasks", "tasks", "Number of tasks: the most that workers can share out. Default 8, at most 16.", false},
-		{"streams", "streams", "Outputs beside the default one, with their fields; an empty list means any fields.", false},
+		{"streams", "streams", "Outputs beside the default one, with their fields; an empty list means any fields. What is emitted on any other stream is a dead letter.", false},
 		{"save", "save", "Store what the node emits: a collection's name, or {collection, fields, indexes, ttl}.", false},
 		{"notify", "notify", "Tell others of what the node emits with notify: true, as alarms do: {subject, webhook, secret, timeout, retry}.", false},
 		{"retry", "retry", "How a failing execution is tried again.", false},
