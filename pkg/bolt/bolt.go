@@ -8,8 +8,8 @@
 //
 //	{id: odometer, kind: custom, service: odometer, from: rides, group: device, streams: {due: [km]}, every: 1m, config: {every_km: 100}}
 //
-// where streams declares what it emits on beside the default stream, and the fields (what comes on any other stream is a dead letter), group makes it stateful (with it the bolt must be Stateful, without it not), and config is yours. Such
-// a service scales, retries, traces and counts exactly once as the built-in ones do, since the same loop runs it. examples/custom-bolt is one.
+// where streams declares what it emits on beside the default stream, and the fields (what comes on any other stream is a dead letter), group makes it stateful (with
+// it the bolt must be Stateful, without it not), and config is yours. Such a service scales, retries, traces and counts exactly once as the built-in ones do, since the same loop runs it. examples/custom-bolt is one.
 //
 //   - Prepare is the function that builds the bolt; open there what it needs. Once per batch there is Preparer.
 //   - Close is io.Closer: a bolt that has it is closed when its task is given up.
@@ -133,6 +133,7 @@ type Collector struct {
 const strike = int64(-1 << 63)
 
 // Emit hands e on along the node's edges. A stream that the node does not declare rejects the tuple: it would lead nowhere, and nobody would know.
+// What a Stateful bolt has changed in its state by then stays changed; a Keyed has changed nothing yet.
 func (c *Collector) Emit(e Emission) {
 	if e.Stream == "" {
 		e.Stream = tuple.DefaultStream
