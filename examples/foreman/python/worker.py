@@ -7,6 +7,7 @@ import discovery, wire
 from natsclient import CONSUMER_NOT_FOUND, FULL_SUBJECT, WRONG_SEQUENCE, Client, Refused
 
 LEASE, ACK_WAIT, BATCH = 3, 10, 16  # seconds, seconds, frames
+MOST = 700_000  # bytes of a payload that a dead letter has room for
 
 
 def now():
@@ -298,7 +299,7 @@ class Host:
         r, id = t.get("root", {}), t["id"].hex()
         l = {"id": id, "topology": self.topology, "node": self.id, "task": task, "worker": self.worker, "revision": self.revision,
              "source": t.get("source", ""), "stream": t.get("stream", ""), "device": t.get("key", ""), "time": t.get("time", 0), "group": t.get("group", ""),
-             "payload": base64.b64encode(t["payload"]).decode(), "size": size, "origin": str(r.get("origin", 0)), "offset": t.get("offset", 0),
+             "payload": base64.b64encode(t["payload"][: None if size <= MOST else 4096]).decode(), "size": size, "origin": str(r.get("origin", 0)), "offset": t.get("offset", 0),
              "generation": r.get("generation", 0), "count": r.get("count", 0), "partition": 0, "error": f"{type(why).__name__}: {why}"[:250], "tries": 5, "failed_at": now()}
 
         def put():
