@@ -25,7 +25,11 @@ A loop that is busy is taken to need a processor of its replica, which is cautio
 as many loops as tasks, whoever owns them: replicas add processors, tasks add loops. Workers that compete run up to four loops each.
 
 Where one task has much more to do than its part, or too much, the frames that wait for it are looked at, for up to a second, for the key that most of its
-tuples have. UTIL above 100 % means that the node cannot keep up.`,
+tuples have. So a hot key is found only while tuples wait: a task that keeps up is named, and its key is not. UTIL above 100 % means that the node
+cannot keep up.
+
+The spout's row has the records that come into Kafka and those fully processed, and by how many a second its lag grows. It needs more replicas where that grows
+though no bolt is busy, and at most as many as the topics have partitions.`,
 		Example: `  boltmesh advise machine-health
   boltmesh advise machine-health --window 1m --target 0.5
   boltmesh advise machine-health -o json | jq '.nodes[] | select(.need_replicas > .replicas) | {node, need_replicas}'`,
@@ -73,6 +77,11 @@ func advised(t *tabwriter.Writer, a *control.Advice) {
 	}
 	for i := range a.Nodes {
 		n := &a.Nodes[i]
+		if n.Partitions > 0 { // the spout: it has no loops to be busy
+			row(t, n.Node, fmt.Sprintf("%.0f", n.Handled), fmt.Sprintf("%.0f", n.Arrival), "", "", n.Replicas, count(n.NeedReplicas), "", "",
+				fmt.Sprintf("lag %+.0f/s, %s", n.Growth, plural(n.Partitions, "partition")), "")
+			continue
+		}
 		hottest, key := "", ""
 		if h := n.Hottest; h != nil {
 			hottest = fmt.Sprintf("%d: %.0f%% of tuples", h.Task, 100*h.Share)

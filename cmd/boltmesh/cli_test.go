@@ -143,7 +143,7 @@ func TestProcesses(t *testing.T) {
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	processes(w, []member.Member{
 		{
-			Topology: "t", Node: "readings", Kind: "spout", Worker: "a", Version: "v1", Since: ago(90 * time.Minute), Revision: 2, Tasks: []int32{3, 0, 1},
+			Topology: "t", Node: "readings", Kind: "spout", Worker: "a", Version: "v1", Since: ago(90 * time.Minute), Revision: 2, Tasks: []int32{3, 0, 1}, Partitions: 4,
 			Marks: []member.Mark{
 				{Topic: "r", Partition: 0, Watermark: ago(time.Hour), Floor: 10, Next: 15, End: 20},
 				{Topic: "r", Partition: 1, Watermark: math.MinInt64, Floor: 3, Next: 3, End: 3, Idle: true},
@@ -271,6 +271,17 @@ func TestVerbs(t *testing.T) {
 		t.Errorf("%d members of %d nodes", len(ms), len(mesh.plan.Nodes))
 	}
 
+	advice := decode[control.Advice](t, ok(t, "advise", "rooms", "--window", "1500ms", "-o", "json"))
+	if n := advice.Nodes[0]; len(advice.Nodes) != len(mesh.plan.Nodes) || n.Replicas != 1 || n.Partitions != devPartitions {
+		t.Errorf("%+v", advice)
+	}
+	if out := ok(t, "advise", "rooms", "--window", "100ms"); !strings.Contains(out, "NEEDS") || !strings.Contains(out, plural(devPartitions, "partition")) {
+		t.Error(out)
+	}
+	if out := ok(t, "rebalance", "rooms", "--window", "1500ms"); !strings.Contains(out, "nothing to move") { // one worker has them all
+		t.Error(out)
+	}
+
 	for _, c := range [][2]string{{"pause", "rooms: paused\n"}, {"pause", "rooms: paused already\n"}, {"resume", "rooms: running\n"}, {"resume", "rooms: running already\n"}} {
 		if out := ok(t, c[0], "rooms"); out != c[1] {
 			t.Errorf("%s: %s", c[0], out)
@@ -350,6 +361,24 @@ func everyone(t *testing.T, m *devMesh, revision uint32) {
 			t.Fatal(ctx.Err())
 		}
 	}
+}
+
+func TestAdvised(t *testing.T) {
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	advised(w, &control.Advice{Nodes: []control.NodeAdvice{
+		{Node: "readings", Handled: 1000, Arrival: 3000, Replicas: 1, NeedReplicas: 3, Partitions: 4, Growth: 2000},
+		{Node: "clean", Handled: 1000, Arrival: 1000, Service: 5000, Busy: 1.25, Loops: 4, Replicas: 1, NeedReplicas: 4},
+		{
+			Node: "hourly", Handled: 8000, Arrival: 8000, Service: 200, Busy: 0.2, Loops: 8, Replicas: 2, NeedReplicas: 2, Tasks: 8, NeedTasks: 3,
+			Hottest: &control.Hot{Task: 5, Share: 0.9125, Busy: 1.46, Key: "room-1", KeyShare: 0.75, Looked: 64},
+		},
+		{Node: "store"},
+	}})
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "advise.txt", b.String())
 }
 
 func TestBalances(t *testing.T) {

@@ -111,6 +111,9 @@ func processes(t *tabwriter.Writer, members []member.Member, now time.Time) {
 		case m.Leaving:
 			tasks = "leaving"
 		}
+		if m.Partitions > 0 && !m.Leaving {
+			tasks = strings.TrimSpace(tasks + " of " + plural(m.Partitions, "partition"))
+		}
 		watermark, behind := spoutMarks(m)
 		row(t, m.Topology, m.Node, m.Kind, m.Worker, tasks, m.Revision, m.Version, age(m.Since, now), age(m.At, now), watermark, age(m.Oldest, now), behind, work(m, now),
 			m.In, m.Out, m.Failed, lastError(m, now))

@@ -26,7 +26,7 @@ type Advice struct {
 	Target   float64      `json:"target"`    // utilisation that replicas and tasks are advised for
 	Records  float64      `json:"records"`   // that came into Kafka, a second
 	Floors   float64      `json:"processed"` // of them fully processed, a second
-	Nodes    []NodeAdvice `json:"nodes"`     // of bolts, in the order of the plan
+	Nodes    []NodeAdvice `json:"nodes"`     // the spout, then the bolts in the order of the plan
 	Notes    []string     `json:"notes"`     // on what is no node's
 }
 
@@ -45,6 +45,9 @@ type NodeAdvice struct {
 	NeedTasks    int      `json:"need_tasks"` // 0 where workers compete
 	Hottest      *Hot     `json:"hottest,omitempty"`
 	Do           []string `json:"do"` // in words; empty when it is well as it is
+
+	Partitions int     `json:"partitions,omitempty"` // of a spout: no more replicas than these have work
+	Growth     float64 `json:"lag_growth,omitempty"` // of a spout: records a second by which Kafka grows faster than is processed; below 0 it catches up
 }
 
 // Hot is a node's busiest task.
@@ -174,6 +177,39 @@ func (v *adviser) node(n *topology.Node) NodeAdvice {
 		a.NeedReplicas = min(a.NeedReplicas, max(n.Tasks, min(loops, topology.MaxTasks)))
 	}
 	return a
+}
+
+// source judges the spout, once the bolts are judged: its loops only wait, so what it needs follows from what it leaves behind while no bolt holds it back.
+func (v *adviser) source(n *topology.Node, a *Advice) NodeAdvice {
+	s := NodeAdvice{Node: n.ID, Do: []string{}, Handled: a.Floors, Arrival: a.Records, Growth: a.Records - a.Floors}
+	for _, m := range v.after.alive {
+		if m.Node == n.ID && !m.Leaving {
+			s.Replicas++
+			s.Partitions = max(s.Partitions, m.Partitions)
+		}
+	}
+	do := func(format string, args ...any) { s.Do = append(s.Do, fmt.Sprintf(format, args...)) }
+	if s.Replicas == 0 {
+		do("nobody runs it: start a replica")
+		return s
+	}
+	most := max(s.Partitions, 1)
+	s.NeedReplicas = min(s.Replicas, most)
+	if s.Growth <= 0.05*a.Records { // a batch more or less at the ends of the window
+		return s
+	}
+	if i := slices.IndexFunc(a.Nodes, func(b NodeAdvice) bool { return b.Busy > v.target || b.Replicas == 0 }); i >= 0 {
+		do("its lag grows by %.0f records a second: it waits for %s", s.Growth, a.Nodes[i].Node)
+		return s
+	}
+	needed := int(math.Ceil(float64(s.NeedReplicas) * v.demand))
+	if s.NeedReplicas = min(needed, most); s.NeedReplicas > s.Replicas {
+		do("its lag grows by %.0f records a second and no bolt is busy: run %d replicas instead of %d", s.Growth, s.NeedReplicas, s.Replicas)
+	}
+	if needed > most {
+		do("its lag grows by %.0f records a second, and %d replicas are as many as its %d partitions allow: give the topics more partitions", s.Growth, most, most)
+	}
+	return s
 }
 
 // hottest keeps the busiest of a worker's tasks and of those seen before.

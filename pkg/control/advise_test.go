@@ -120,3 +120,36 @@ func TestAdviseWithoutWorkers(t *testing.T) {
 		}
 	}
 }
+
+// TestAdviseTheSpout: more replicas where the lag grows and no bolt is busy, as many as there are partitions; otherwise what it waits for.
+func TestAdviseTheSpout(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		demand      float64
+		records     float64
+		partitions  int
+		busy        float64
+		need        int
+		do          string
+		noReplica   bool
+		wantsGrowth float64
+	}{
+		{name: "keeps up", demand: 1, records: 1000, partitions: 4, need: 1},
+		{name: "too slow by itself", demand: 3, records: 3000, partitions: 4, need: 3, do: "run 3 replicas instead of 1", wantsGrowth: 2000},
+		{name: "more than its partitions", demand: 3, records: 3000, partitions: 2, need: 2, do: "2 replicas are as many as its 2 partitions allow", wantsGrowth: 2000},
+		{name: "held back", demand: 3, records: 3000, partitions: 4, busy: 0.9, need: 1, do: "it waits for count", wantsGrowth: 2000},
+		{name: "nobody", demand: 1, records: 0, noReplica: true, do: "nobody runs it"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := &adviser{target: 0.7, demand: c.demand}
+			if !c.noReplica {
+				v.after.alive = []member.Member{{Node: "in", Worker: "s", Kind: topology.KindSpout, Partitions: c.partitions}}
+			}
+			a := &Advice{Records: c.records, Floors: c.records / c.demand, Nodes: []NodeAdvice{{Node: "count", Busy: c.busy, Replicas: 1}}}
+			s := v.source(&topology.Node{ID: "in"}, a)
+			if said := strings.Join(s.Do, "; "); s.NeedReplicas != c.need || !strings.Contains(said, c.do) || c.do == "" && said != "" || !close2(s.Growth, c.wantsGrowth) {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}

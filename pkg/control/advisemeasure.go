@@ -56,9 +56,11 @@ func (c *Control) Advise(ctx context.Context, name string, o AdviseOptions) (*Ad
 	}
 	a := &Advice{Topology: name, Seconds: v.after.at.Sub(v.before.at).Seconds(), Target: o.Target, Notes: append([]string{}, Spare(v.after.alive)...)}
 	v.flows(a)
+	var spout *topology.Node
 	for i := range v.plan.Nodes {
 		n := &v.plan.Nodes[i]
 		if n.Kind == topology.KindSpout {
+			spout = n
 			continue
 		}
 		one := v.node(n)
@@ -69,6 +71,9 @@ func (c *Control) Advise(ctx context.Context, name string, o AdviseOptions) (*Ad
 		}
 		one.say(o.Target)
 		a.Nodes = append(a.Nodes, one)
+	}
+	if spout != nil {
+		a.Nodes = slices.Insert(a.Nodes, 0, v.source(spout, a))
 	}
 	return a, nil
 }
