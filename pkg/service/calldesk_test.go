@@ -46,23 +46,29 @@ func TestAnswersExpire(t *testing.T) {
 		d.done(spout.Outcome{ID: "a", Replies: []spout.Reply{{Node: "b", Payload: json.RawMessage(`{}`)}}})
 		time.Sleep(keepAnswers - time.Second)
 		synctest.Wait()
+		d.mu.Lock()
 		if d.callers["a"] == nil {
 			t.Error("an answer goes before its time")
 		}
+		d.mu.Unlock()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
+		d.mu.Lock()
 		if len(d.callers) != 0 || len(d.order) != 0 || d.bytes != 0 {
 			t.Errorf("%d callers, %d answers, %d bytes stay", len(d.callers), len(d.order), d.bytes)
 		}
+		d.mu.Unlock()
 		large := []spout.Reply{}
 		for range 40 {
 			large = append(large, spout.Reply{Node: "b", Payload: json.RawMessage(`{"x":"` + strings.Repeat("x", tuple.MaxPayload-8) + `"}`)})
 		}
 		d.done(spout.Outcome{ID: "b", Replies: large})
 		d.done(spout.Outcome{ID: "c", Replies: large})
+		d.mu.Lock()
 		if d.callers["b"] != nil || d.callers["c"] == nil {
 			t.Error("the older one of two large answers is to go")
 		}
+		d.mu.Unlock()
 		d.forget("c")
 	})
 }
