@@ -83,7 +83,7 @@ func statistic(t *testing.T, spec topology.Bolt, functions ...string) node {
 	for _, f := range functions {
 		spec.Aggregates = append(spec.Aggregates, topology.Aggregate{Name: f, Func: f, Arg: &topology.Expr{Source: "x"}})
 	}
-	b, err := window.New(spec, byDevice, nil)
+	b, err := window.Make(spec, byDevice, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +182,11 @@ func TestRowCosts(t *testing.T) {
 		{"an hour, four aggregates", "", statistic(t, topology.Bolt{ID: "hourly", Window: topology.Window{Kind: topology.WindowTumbling, Size: time.Hour}}, strings.Fields(four)...)},
 		{"a lifetime, five aggregates", "", statistic(t, topology.Bolt{ID: "totals", Window: topology.Window{Kind: topology.WindowLifetime}}, strings.Fields(four+" stddev")...)},
 		{"the time of the last output", `{"n":1,"time":1767225600000}`, statistic(t, topology.Bolt{ID: "interval", Every: time.Minute}, strings.Fields(four)...)},
+		{"a group of a global statistic by the clock, four aggregates, output once", `{"n":1,"time":1767225600000}`, statistic(t, topology.Bolt{ID: "global", Every: time.Minute, Group: []string{"line"}}, strings.Fields(four)...)},
+		{"a group in a task of a first stage, an hour, four aggregates", "", statistic(t, topology.Bolt{
+			ID: "sites-part", Stage: topology.StageFirst, Group: []string{topology.GroupScript}, Window: topology.Window{Kind: topology.WindowTumbling, Size: time.Hour},
+			Script: &topology.Script{File: "group.js", Text: `function group(t) { return t.x + "-" + t.device }`},
+		}, strings.Fields(four)...)},
 		{"an alarm that counts", "", alarm("counting", topology.Bolt{When: when("x > 0")})},
 	} {
 		c := newCosts(t)
