@@ -52,10 +52,10 @@ type move struct {
 	silence  time.Duration // from the last batch here to the first one there
 }
 
-// moves lists the tasks that changed hands after a moment, and the longest time between two batches of one worker: as long as this machine lets
+// moves lists the tasks that changed hands after a moment, and the longest time between two batches of a task that did not: as long as this machine lets
 // anybody wait.
 func (m *mesh) moves(since time.Time) (out []move, usual time.Duration) {
-	last := map[int32]trace.Stepped{}
+	last, stayed := map[int32]trace.Stepped{}, map[int32]time.Duration{}
 	for _, e := range seen[trace.Stepped](m) {
 		if e.Node != "count" || e.Frames == 0 {
 			continue
@@ -64,9 +64,15 @@ func (m *mesh) moves(since time.Time) (out []move, usual time.Duration) {
 		if known && before.Worker != e.Worker && e.At.After(since) {
 			out = append(out, move{e.Where.Task, before.Worker, e.Worker, e.At.Sub(before.At)})
 		} else if known && before.Worker == e.Worker && before.At.After(since) {
-			usual = max(usual, e.At.Sub(before.At))
+			stayed[e.Where.Task] = max(stayed[e.Where.Task], e.At.Sub(before.At))
 		}
 		last[e.Where.Task] = e
+	}
+	for _, v := range out {
+		delete(stayed, v.task)
+	}
+	for _, gap := range stayed {
+		usual = max(usual, gap)
 	}
 	return out, usual
 }
@@ -101,10 +107,10 @@ func TestHandover(t *testing.T) {
 	m.worker("tally", "w1", build)
 	m.apply(handoverYAML)
 	const devices = 64
-	const most = 500 * time.Millisecond // on a quiet machine it is below 20 ms
+	const most = 100 * time.Millisecond // on a quiet machine it is below 20 ms
 	m.until("w1 has all tasks", func() bool { return m.share("w1") == 8 })
 	fed := m.stream(devices)
-	step := func(what string, wanted map[string]int, concerns func(move) bool) {
+	step := func(what string, wanted map[string]int, least int, concerns func(move) bool) {
 		t.Helper()
 		began := time.Now()
 		m.until(what, func() bool {
@@ -124,21 +130,21 @@ func TestHandover(t *testing.T) {
 			silences = append(silences, v.silence)
 		}
 		slices.Sort(silences)
-		if len(silences) == 0 {
-			t.Fatalf("%s: nothing has moved", what)
+		if len(silences) < least {
+			t.Fatalf("%s: %d tasks have moved, want %d", what, len(silences), least)
 		}
 		worst := silences[len(silences)-1].Round(time.Millisecond)
 		t.Logf("%s: %d tasks moved, silence %v to %v; elsewhere up to %v", what, len(moved), silences[0].Round(time.Millisecond), worst, usual.Round(time.Millisecond))
-		if worst > most+2*usual {
-			t.Errorf("%s: a task was silent for %v", what, worst)
+		if worst >= most+8*usual { // a handover takes some eight messages, one after the other, and on a busy machine each waits as a batch does
+			t.Errorf("%s: a task was silent for %v; others that did not move waited up to %v", what, worst, usual)
 		}
 	}
 	m.worker("tally", "w2", build)
-	step("w2 joins", map[string]int{"w1": 4, "w2": 4}, func(v move) bool { return v.to == "w2" })
+	step("w2 joins", map[string]int{"w1": 4, "w2": 4}, 4, func(v move) bool { return v.to == "w2" })
 	stop := m.worker("tally", "w3", build)
-	step("w3 joins", map[string]int{"w3": 2}, func(v move) bool { return v.to == "w3" })
+	step("w3 joins", map[string]int{"w3": 2}, 2, func(v move) bool { return v.to == "w3" })
 	stop()
-	step("w3 leaves", map[string]int{"w1": 4, "w2": 4, "w3": 0}, func(v move) bool { return v.from == "w3" })
+	step("w3 leaves", map[string]int{"w1": 4, "w2": 4, "w3": 0}, 2, func(v move) bool { return v.from == "w3" })
 	n := fed()
 	m.until("everything processed", m.source.done)
 	if got := m.totalOf(8); got != n {
