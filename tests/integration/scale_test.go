@@ -44,16 +44,14 @@ func TestScale(t *testing.T) {
 	began := time.Now()
 	s.source.begin(scaleRate)
 	s.passed(t, 20_000)
-	s.step(t, "from 1 to 3 replicas", func() { s.replica("stat-2"); s.replica("stat-3") }, func() bool {
+	s.step(t, "from 1 to 3 replicas", 5, func() { s.replica("stat-2"); s.replica("stat-3") }, func() bool {
 		a, b, c := s.share("stat-1"), s.share("stat-2"), s.share("stat-3")
 		return a+b+c == scaleTasks && min(a, b, c) == 2
 	})
 	s.passed(t, 20_000)
-	s.step(t, "from 3 to 2 replicas", func() { s.stop("stat-3") }, func() bool { return s.share("stat-1") == 4 && s.share("stat-2") == 4 })
+	s.step(t, "from 3 to 2 replicas", 2, func() { s.stop("stat-3") }, func() bool { return s.share("stat-1") == 4 && s.share("stat-2") == 4 })
 	s.passed(t, 20_000)
-	var wanted []string
-	s.step(t, "every task to the other replica", func() { wanted = s.exchange(t) }, func() bool { return slices.Equal(s.owners(), wanted) })
-	s.passed(t, 20_000)
+	s.exchanges(t)
 	s.source.end()
 	s.finish(t, began)
 }
@@ -66,6 +64,7 @@ type scale struct {
 	plan        *topology.Topology
 	control     *control.Control
 	leases      *jetstream.Bucket
+	division    uint64 // revision of the key that exchange writes
 	connect     func() *jetstream.Conn
 	worker      func(kind, name string)
 
@@ -301,7 +300,7 @@ func (s *scale) exchange(t *testing.T) []string {
 	}
 	value, err := json.Marshal(d)
 	if err == nil {
-		_, err = s.leases.Store(t.Context(), member.DivisionKey("scale", "sums"), value, 0, 0)
+		s.division, err = s.leases.Store(t.Context(), member.DivisionKey("scale", "sums"), value, s.division, 0)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -309,9 +308,36 @@ func (s *scale) exchange(t *testing.T) []string {
 	return d.Tasks
 }
 
-// step changes the replicas, waits until the tasks are divided as wanted and every one is handled again, and says for how long those that have moved
-// were silent: from the last batch at the old owner to the first at the new one.
-func (s *scale) step(t *testing.T, what string, change func(), wanted func() bool) {
+// mostSilent is for how long a task that moves is not handled, at most.
+const mostSilent = 100 * time.Millisecond
+
+// quiet says that a step's moved tasks were silent for less than mostSilent in the median, and none for longer than that and what another may wait too.
+func (h hush) quiet() bool { return h.median < mostSilent && h.worst < mostSilent+h.usual }
+
+// exchanges lets all tasks change hands again and again, until they have done it once within mostSilent: what else a machine does makes some of them
+// slower, and none faster.
+func (s *scale) exchanges(t *testing.T) {
+	t.Helper()
+	const tries = 8
+	for try := range tries {
+		var wanted []string
+		h := s.step(t, fmt.Sprintf("every task to the other replica, try %d", try+1), scaleTasks, func() { wanted = s.exchange(t) },
+			func() bool { return slices.Equal(s.owners(), wanted) })
+		s.passed(t, 20_000)
+		if h.quiet() {
+			return
+		}
+	}
+	t.Errorf("in none of %d exchanges were tasks silent for less than %v in the median and %v more than usual at worst", tries, mostSilent, mostSilent)
+}
+
+// hush is how long the tasks that have moved in a step were silent, and how long others waited at most between two batches: as long as this machine lets
+// anybody wait.
+type hush struct{ median, worst, usual time.Duration }
+
+// step changes the replicas, waits until the tasks are divided as wanted and every one is handled again, and says for how long those that have moved, least
+// at least, were silent: from the last batch at the old owner to the first at the new one.
+func (s *scale) step(t *testing.T, what string, least int, change func(), wanted func() bool) hush {
 	t.Helper()
 	began := time.Now()
 	change()
@@ -324,30 +350,36 @@ func (s *scale) step(t *testing.T, what string, change func(), wanted func() boo
 		return len(s.fresh) == 0
 	})
 	silences, usual := s.silences(began)
-	if len(silences) == 0 {
-		t.Fatalf("%s: nothing has moved", what)
+	if len(silences) < least {
+		t.Fatalf("%s: %d tasks have moved, want %d", what, len(silences), least)
 	}
-	worst := silences[len(silences)-1]
-	t.Logf("%s: %d tasks moved, silence %v to %v, median %v; between two batches of one owner up to %v", what, len(silences), silences[0], worst,
-		silences[len(silences)/2], usual)
-	if worst > 2*time.Second+2*usual { // a takeover after a crash would be beyond it
-		t.Errorf("%s: a task was silent for %v", what, worst)
+	h := hush{silences[len(silences)/2], silences[len(silences)-1], usual}
+	t.Logf("%s: %d tasks moved, silence %v to %v, median %v; between two batches of one owner up to %v", what, len(silences), silences[0], h.worst, h.median, usual)
+	if h.worst > mostSilent+5*usual { // each of the messages that a handover takes may wait as long as a batch
+		t.Errorf("%s: a task was silent for %v", what, h.worst)
 	}
+	return h
 }
 
-// silences are those of the tasks that have moved since a moment, sorted, and the longest time between two batches of one owner.
+// silences are those of the tasks that have moved since a moment, sorted, and the longest time between two batches of a task that has not; of one owner,
+// where all have.
 func (s *scale) silences(since time.Time) (out []time.Duration, usual time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := map[int32]trace.Stepped{}
+	before, moved, gaps := map[int32]trace.Stepped{}, map[int32]bool{}, map[int32]time.Duration{}
 	for _, e := range s.stepped {
 		b, known := before[e.Where.Task]
 		before[e.Where.Task] = e
 		switch gap := e.At.Sub(b.At).Round(100 * time.Microsecond); {
 		case !known || e.At.Before(since):
 		case b.Worker != e.Worker:
-			out = append(out, gap)
+			out, moved[e.Where.Task] = append(out, gap), true
 		case b.At.After(since):
+			gaps[e.Where.Task] = max(gaps[e.Where.Task], gap)
+		}
+	}
+	for task, gap := range gaps {
+		if !moved[task] || len(moved) == scaleTasks {
 			usual = max(usual, gap)
 		}
 	}
@@ -366,8 +398,9 @@ func (s *scale) finish(t *testing.T, began time.Time) {
 		t.Fatal(err)
 	}
 	n := s.source.processed()
-	t.Logf("%d tuples of %d keys by %d producers in %v: %.0f a second, %d wanted; %d replays", n, producers*scaleKeys, producers,
-		took.Round(time.Millisecond), float64(n)/took.Seconds(), scaleRate, s.overdue)
+	rate := float64(n) / took.Seconds()
+	t.Logf("%d tuples of %d keys by %d producers in %v: %.0f A SECOND of %d wanted, %.0f %%; %d replays", n, producers*scaleKeys, producers,
+		took.Round(time.Millisecond), rate, scaleRate, 100*rate/scaleRate, s.overdue)
 	type total struct{ Count, Sum float64 }
 	got, want := map[string]total{}, map[string]total{}
 	err := s.documents.Each(ctx, "sums", func(body []byte) error {
