@@ -22,7 +22,16 @@ import (
 
 func TestConformance(t *testing.T) {
 	url := server(t, "--appendfsync", "no") // the suite makes thousands of commits and kills nothing
+	options, err := goredis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := goredis.NewClient(options)
+	defer client.Close()
 	statetest.Run(t, func(t *testing.T) (state.Store, state.Logs) {
+		if err := client.FlushAll(ctx).Err(); err != nil { // a walk looks at every key there is
+			t.Fatal(err)
+		}
 		s := connect(t, url)
 		return s, s
 	})
