@@ -3,7 +3,7 @@
 package meshtest
 
 // defaultSeeds are few: the detector makes everything ten times slower, and one goroutine at a time has no races to find.
-const defaultSeeds = 200
+const defaultSeeds = 40
 
 // ordered is how many tuples TestOrderPerKey sends.
 const ordered = 8_000
