@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 )
@@ -79,5 +80,76 @@ func TestArchiveChanges(t *testing.T) {
 		if got != "machines1[lost, perhaps]" {
 			t.Error("after the break:", got)
 		}
+	}
+}
+
+// TestEveryWorkerSeesAChange: within a second after a profile was changed all workers, each with a cache and a connection of its own, read it as it is now.
+func TestEveryWorkerSeesAChange(t *testing.T) {
+	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stack.Close() })
+	connect := func() *jetstream.Conn {
+		c, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	store := &archive.Memory{}
+	set := func(site int) {
+		p, err := archive.New("m1", fmt.Appendf(nil, `{"site":%d}`, site))
+		if err == nil {
+			err = store.Write(t.Context(), "machines", []archive.Profile{p})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(0)
+	workers := make([]*archive.Reader, 8)
+	for i := range workers {
+		cache := archive.NewCache(store, archive.CacheOptions{})
+		t.Cleanup(cache.Close)
+		stop, err := connect().WatchArchives(t.Context(), cache.Changed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stop)
+		workers[i] = &archive.Reader{Cache: cache, Archive: "machines"}
+	}
+	teller := connect()
+	for site := 1; site <= 5; site++ {
+		for _, w := range workers { // now it is in every cache
+			if _, err := w.Of(t.Context(), "m1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(site)
+		if p, err := workers[0].Of(t.Context(), "m1"); err != nil || p["site"] != float64(site-1) {
+			t.Fatalf("read %v, %v before anything was told: there is no cache to refresh", p, err)
+		}
+		began := time.Now()
+		if err := teller.ArchiveChanged(t.Context(), "machines", []string{"m1"}); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range workers {
+			for {
+				p, err := w.Of(t.Context(), "m1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p["site"] == float64(site) {
+					break
+				}
+				if time.Since(began) > time.Second {
+					t.Fatalf("worker %d reads %v a second after site became %d", i, p, site)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		t.Logf("seen by %d workers after %v", len(workers), time.Since(began))
 	}
 }
