@@ -23,6 +23,7 @@ func newAlarmsList(f *alarmFlags) *cobra.Command {
 			if limit <= 0 {
 				return usageError{fmt.Errorf("--limit: %d is not a number of episodes", limit)}
 			}
+			filter.Most = limit + 1 // to know whether there are more
 			plans, err := f.plans(cmd.Context(), names)
 			if err != nil {
 				return err
@@ -38,9 +39,9 @@ func newAlarmsList(f *alarmFlags) *cobra.Command {
 				}
 				out = append(out, found...)
 			}
-			if more := len(out) - limit; more > 0 {
+			if len(out) > limit {
 				out = out[:limit]
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s more: see --limit, --open, --severity and --node.\n", plural(more, "episode"))
+				fmt.Fprintln(cmd.ErrOrStderr(), "There are more: see --limit, --open, --severity and --node.")
 			}
 			return f.print(cmd.OutOrStdout(), out, func(t *tabwriter.Writer) {
 				row(t, "TOPOLOGY", "ALARM", "GROUP", "SEVERITY", "STATE", "RAISED", "CLEARED", "ACKNOWLEDGED BY", "LAST NOTE")

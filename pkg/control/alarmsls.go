@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/boltmesh/boltmesh/pkg/document"
@@ -50,6 +51,7 @@ type EpisodeFilter struct {
 	Group    string
 	Severity string
 	Open     bool // only those that are not cleared
+	Most     int  // so many, those raised last; however many are stored, no more than a few times as many are held
 }
 
 func (f *EpisodeFilter) matches(e *Episode) bool {
@@ -107,18 +109,29 @@ func Episodes(ctx context.Context, plan *topology.Plan, store document.Store, f 
 			if old, known := found[e.ID]; f.matches(&e) && (!known || old.Version < e.Version) {
 				found[e.ID] = e
 			}
+			if f.Most > 0 && len(found) > 4*f.Most {
+				newest(found, f.Most)
+			}
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	out := make([]Episode, 0, len(found))
-	for _, e := range found {
-		out = append(out, e)
-	}
-	slices.SortFunc(out, func(a, b Episode) int {
+	return newest(found, f.Most), nil
+}
+
+// newest deletes from found all but the most that were raised last, if most is not 0, and returns what is left, the last one first. A later version of an
+// episode is as old as the others, so whichever of them comes when does not matter.
+func newest(found map[string]Episode, most int) []Episode {
+	out := slices.SortedFunc(maps.Values(found), func(a, b Episode) int {
 		return cmp.Or(cmp.Compare(b.RaisedAt, a.RaisedAt), cmp.Compare(a.Alarm, b.Alarm), cmp.Compare(a.Group, b.Group), cmp.Compare(b.Number, a.Number))
 	})
-	return out, nil
+	if most == 0 || len(out) <= most {
+		return out
+	}
+	for _, e := range out[most:] {
+		delete(found, e.ID)
+	}
+	return out[:most]
 }
