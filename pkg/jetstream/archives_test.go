@@ -2,38 +2,20 @@ package jetstream_test
 
 import (
 	"fmt"
-	"net/url"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
-	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 )
 
 // TestArchiveChanges: word of a change reaches whoever watches; who was cut off is told to forget everything, once it is sure to hear again.
 func TestArchiveChanges(t *testing.T) {
-	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = stack.Close() })
-	at, err := url.Parse(stack.NATSURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWire(t, at.Host)
-	teller, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(teller.Close)
-	listener, err := jetstream.Connect(t.Context(), jetstream.Options{URL: "nats://" + w.Addr().String()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(listener.Close)
+	at := serve(t)
+	w := newWire(t, at)
+	teller := dial(t, jetstream.Options{URL: at})
+	listener := dial(t, jetstream.Options{URL: "nats://" + w.Addr().String()})
 	heard := make(chan string, 10_000)
 	stop, err := listener.WatchArchives(t.Context(), func(archive string, devices []string) {
 		heard <- fmt.Sprintf("%s%d%v", archive, len(devices), devices[:min(len(devices), 2)])
@@ -85,19 +67,8 @@ func TestArchiveChanges(t *testing.T) {
 
 // TestEveryWorkerSeesAChange: within a second after a profile was changed all workers, each with a cache and a connection of its own, read it as it is now.
 func TestEveryWorkerSeesAChange(t *testing.T) {
-	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = stack.Close() })
-	connect := func() *jetstream.Conn {
-		c, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		return c
-	}
+	at := serve(t)
+	connect := func() *jetstream.Conn { return dial(t, jetstream.Options{URL: at}) }
 	store := &archive.Memory{}
 	set := func(site int) {
 		p, err := archive.New("m1", fmt.Appendf(nil, `{"site":%d}`, site))

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -32,6 +33,7 @@ const ahead = 2
 
 // Inbox is a consumer of one task's frames, or of a shared input. It implements bolt.Inbox.
 type Inbox struct {
+	nc       *nats.Conn
 	lost     func() bool // whether the connection was interrupted since the task was taken; nil for a shared input, which has no order
 	gap      atomic.Bool // a delivery is missing, or the consumer is silent
 	messages jetstream.MessagesContext
@@ -58,6 +60,7 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 	if err != nil {
 		return nil, err
 	}
+	settle(nc) // what was acknowledged here must not come again
 	reconnects := nc.Stats().Reconnects
 	r := replacement{
 		Conn: c, via: js, stream: StreamName(topology, node), prefix: fmt.Sprintf("t%d-e", task), epoch: epoch,
@@ -74,7 +77,14 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 		return nil, err
 	}
 	lost := func() bool { return nc.Stats().Reconnects != reconnects }
-	return open(consumer, batch, slack, lost)
+	return open(nc, consumer, batch, slack, lost)
+}
+
+// settle waits until the server has taken in all acknowledgements, if it is there: requests go over the other connection, and would overtake them.
+func settle(nc *nats.Conn) {
+	if nc.IsConnected() {
+		_ = nc.FlushTimeout(shortTry)
+	}
 }
 
 // replacement is the replacing of a task's consumers by a new one.
@@ -164,7 +174,7 @@ func (c *Conn) consumers(ctx context.Context, stream, prefix string) (found []st
 
 // Join competes for the frames of a shared input.
 func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inbox, error) {
-	_, js, err := c.lane.open(ctx)
+	nc, js, err := c.lane.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -172,14 +182,14 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 	if err != nil {
 		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
 	}
-	return open(consumer, batch, 1, nil)
+	return open(nc, consumer, batch, 1, nil)
 }
 
 // slack is how much larger the client's channel of an owned task is than what the server hands out before an acknowledgement: heartbeats and other status
 // messages take places in it too, and what finds no place is dropped.
 const slack = 4
 
-func open(consumer jetstream.Consumer, batch, slack int, lost func() bool) (*Inbox, error) {
+func open(nc *nats.Conn, consumer jetstream.Consumer, batch, slack int, lost func() bool) (*Inbox, error) {
 	// The heartbeat bounds how long a lost wake-up can stall a pull; a missing one (a busy machine) makes the client pull again.
 	m, err := consumer.Messages(jetstream.PullMaxMessages(slack*ahead*batch), jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(heartbeat),
 		jetstream.WithMessagesErrOnMissingHeartbeat(true))
@@ -187,7 +197,7 @@ func open(consumer jetstream.Consumer, batch, slack int, lost func() bool) (*Inb
 		return nil, fmt.Errorf("pull: %w", err)
 	}
 	in := &Inbox{
-		lost: lost, messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{}),
+		nc: nc, lost: lost, messages: m, ready: make(chan jetstream.Msg, ahead*batch+1), failed: make(chan error, 1), done: make(chan struct{}),
 		closing: make(chan struct{}), held: map[string]jetstream.Msg{},
 	}
 	go in.pump()
@@ -332,7 +342,7 @@ func working(ds []bolt.Delivery) error {
 	return nil
 }
 
-// Close ends the pull; what was fetched and not acknowledged is delivered again, to whoever comes next.
+// Close ends the pull; what was fetched and not acknowledged is delivered again, to whoever comes next. When it returns the server knows what was.
 func (in *Inbox) Close() {
 	in.stop.Do(func() {
 		close(in.closing)
@@ -342,6 +352,7 @@ func (in *Inbox) Close() {
 			}
 		}()
 		<-in.done
+		settle(in.nc)
 	})
 }
 

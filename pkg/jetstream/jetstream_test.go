@@ -21,12 +21,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func connect(t *testing.T) *jetstream.Conn {
 	t.Helper()
+	return dial(t, jetstream.Options{URL: serve(t), Name: t.Name()})
+}
+
+// serve starts a server for a test and returns its URL.
+func serve(t *testing.T) string {
+	t.Helper()
 	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = stack.Close() })
-	c, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL(), Name: t.Name()})
+	return stack.NATSURL()
+}
+
+// dial connects for the length of a test.
+func dial(t *testing.T, o jetstream.Options) *jetstream.Conn {
+	t.Helper()
+	c, err := jetstream.Connect(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/devstack"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -28,8 +27,13 @@ type wire struct {
 	lost  bytes.Buffer
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newWire(t *testing.T, server string) *wire {
 	t.Helper()
+	at, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := at.Host
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -101,26 +105,10 @@ func (w *wire) count(what string) int {
 // TestNothingOvertakesWhatABreakLost has the server hand out frames that never arrive. It waits half a minute for their acknowledgements, and those
 // behind them must not come first.
 func TestNothingOvertakesWhatABreakLost(t *testing.T) {
-	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = stack.Close() })
-	at, err := url.Parse(stack.NATSURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWire(t, at.Host)
-	direct, err := jetstream.Connect(t.Context(), jetstream.Options{URL: stack.NATSURL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(direct.Close)
-	c, err := jetstream.Connect(t.Context(), jetstream.Options{URL: "nats://" + w.Addr().String()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	at := serve(t)
+	w := newWire(t, at)
+	direct := dial(t, jetstream.Options{URL: at})
+	c := dial(t, jetstream.Options{URL: "nats://" + w.Addr().String()})
 	if err := direct.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -179,24 +167,9 @@ func TestNothingOvertakesWhatABreakLost(t *testing.T) {
 
 // TestChangeNamesServer cuts a connection: what is told of it names the server, and says how long it was away.
 func TestChangeNamesServer(t *testing.T) {
-	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = stack.Close() })
-	at, err := url.Parse(stack.NATSURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWire(t, at.Host)
+	w := newWire(t, serve(t))
 	changes := make(chan jetstream.Change, 8)
-	c, err := jetstream.Connect(t.Context(), jetstream.Options{
-		URL: "nats://somebody:secret@" + w.Addr().String(), Changed: func(c jetstream.Change) { changes <- c },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	dial(t, jetstream.Options{URL: "nats://somebody:secret@" + w.Addr().String(), Changed: func(c jetstream.Change) { changes <- c }})
 	w.cut()
 	for _, lost := range []bool{true, false} {
 		select {
@@ -212,23 +185,12 @@ func TestChangeNamesServer(t *testing.T) {
 
 // TestDeltasOutliveABreak loses deltas on their way to their origin's owner, whose connection then is made anew; then the connection of their sender is.
 func TestDeltasOutliveABreak(t *testing.T) {
-	stack, err := devstack.Start(t.Context(), devstack.Options{Dir: t.TempDir(), NoKafka: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = stack.Close() })
-	at, err := url.Parse(stack.NATSURL())
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := serve(t)
 	var wires [2]*wire
 	var conns [2]*jetstream.Conn
 	for i := range conns {
-		wires[i] = newWire(t, at.Host)
-		if conns[i], err = jetstream.Connect(t.Context(), jetstream.Options{URL: "nats://" + wires[i].Addr().String()}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(conns[i].Close)
+		wires[i] = newWire(t, at)
+		conns[i] = dial(t, jetstream.Options{URL: "nats://" + wires[i].Addr().String()})
 	}
 	owner, sender := conns[0], conns[1]
 	came := make(chan uint64, 100)
