@@ -13,7 +13,7 @@ BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build images compose-test test vet unit integration tools lint fmt fuzz sim chaos chaos-short bench bench-micro bench-check bench-curves bench-real clean
+.PHONY: help build images compose-test test vet unit programs integration tools lint fmt fuzz sim chaos chaos-short bench bench-micro bench-check bench-curves bench-real clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ compose-test: ## deploy/compose end to end: scale, upgrade and break it under lo
 	BOLTMESH_TOOLS=$(BOLTMESH_TOOLS) $(GO) test -tags compose -count 1 -timeout 30m -v ./tests/compose
 
 # In this order: what fails soonest fails first. Some unit tests need the servers too: the adapters' conformance suites.
-test: vet unit integration ## everything: vet, unit tests with -race, integration on real servers
+test: vet unit programs integration ## everything: vet, unit tests with -race, programs and services on real servers
 
 vet: ## go vet
 	$(GO) vet ./...
@@ -42,8 +42,11 @@ unit: tools ## tests of pkg and services, with -race, and some thousand simulate
 	$(GO) test -timeout 10m -run 'TestState$$' ./pkg/sqlite
 	$(GO) test -timeout 10m -run 'Simulation|OrderPerKey' ./pkg/meshtest # many more seeds and tuples than -race leaves time for
 
-integration: tools ## tests of everything else, on real servers, one package at a time: each starts a mesh of processes
-	$(GO) test -p 1 -timeout 25m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services)(/|$$)')
+programs: tools ## tests of the command line, the examples and the test servers
+	$(GO) test -p 2 -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services|tests/integration)(/|$$)')
+
+integration: tools ## services as processes on real servers, one test at a time: each starts a mesh
+	$(GO) test -p 1 -timeout 25m ./tests/integration/...
 
 tools: ## install and build the real servers for integration tests (into BOLTMESH_TOOLS, by default .cache/tools)
 	@tests/tools/build.sh
