@@ -19,8 +19,10 @@ func disk(dir string) (d time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}()
 	took := make([]time.Duration, flushes)
 	for i := range took {
 		if _, err := f.Write(make([]byte, flushed)); err != nil {

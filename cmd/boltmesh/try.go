@@ -105,7 +105,7 @@ func (t *tryout) readings(in io.Reader, handle handler) error {
 		switch {
 		case err == io.EOF:
 			return nil
-		case errors.As(err, new(*json.SyntaxError)), err == io.ErrUnexpectedEOF:
+		case errors.As(err, new(*json.SyntaxError)), errors.Is(err, io.ErrUnexpectedEOF):
 			rest := bufio.NewReader(io.MultiReader(d.Buffered(), in))
 			t.fault(n, fmt.Errorf("not a JSON object: %.60s (%w)", skipped(rest), err))
 			in, d = rest, json.NewDecoder(rest)
