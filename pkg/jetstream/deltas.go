@@ -86,7 +86,7 @@ func (l *sentLately) keep(m sent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue, l.bytes = append(l.queue, m), l.bytes+len(m.data)
-	for l.bytes > recentBytes || m.at.Sub(l.queue[0].at) > recent {
+	for len(l.queue) > 1 && (l.bytes > recentBytes || m.at.Sub(l.queue[0].at) > recent) {
 		l.bytes -= len(l.queue[0].data)
 		l.queue[0] = sent{}
 		l.queue = l.queue[1:]

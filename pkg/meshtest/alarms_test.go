@@ -11,11 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/document"
-	"github.com/boltmesh/boltmesh/pkg/script"
 	"github.com/boltmesh/boltmesh/pkg/spout"
-	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/services/alarm/rule"
 	"github.com/boltmesh/boltmesh/services/output/write"
 )
@@ -45,33 +42,7 @@ output: {database: alarming}
 // alarmsRun makes a run of alarms whose episodes are acknowledged, and with ending also cleared, by hand.
 func alarmsRun(t *testing.T, seed uint64, docs *document.Memory, ending bool) Options {
 	t.Helper()
-	top, problems := topology.Parse("alarming.yaml", []byte(alarming), topology.Options{Checker: script.Check{}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	plan, err := top.Plan()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := Options{Seed: seed, Spec: top.Spout, Span: 20, Steps: 8_000, Slice: 2, Faults: Usual()}
-	for i := range plan.Nodes {
-		n := plan.Nodes[i]
-		edges := engineEdges(plan, n)
-		if n.Kind == topology.KindSpout {
-			o.Edges = edges
-			continue
-		}
-		o.Nodes = append(o.Nodes, Node{
-			ID: n.ID, Tasks: n.Tasks, Shared: n.Shared, Ticks: n.Ticks, Every: n.Every.Milliseconds(), Level: n.Level, Edges: edges,
-			Build: func(e Env) bolt.Bolt {
-				b, err := service(plan, n, store1{docs, e.Away}, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return b
-			},
-		})
-	}
+	o := servicesOf(t, seed, 8_000, alarming, docs, nil)
 	for p := range 2 {
 		var log []spout.Record
 		for i := range 40 {

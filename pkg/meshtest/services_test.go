@@ -126,10 +126,10 @@ func (s store1) Write(ctx context.Context, docs []document.Document) ([]document
 	return refused, err
 }
 
-// machinesRun makes a run of the real services; what they store goes to docs.
-func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
+// servicesOf makes a run of the real services of a topology; what they store goes to docs.
+func servicesOf(t *testing.T, seed uint64, steps int, source string, docs *document.Memory, profiles *archive.Cache) Options {
 	t.Helper()
-	top, problems := topology.Parse("machines.yaml", []byte(machines), topology.Options{Checker: script.Check{}})
+	top, problems := topology.Parse("services.yaml", []byte(source), topology.Options{Checker: script.Check{}})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -137,8 +137,7 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Seed: seed, Spec: top.Spout, Span: 20, Steps: 12_000, Slice: 2, Faults: Usual()}
-	profiles := archive.NewCache(&moody{}, archive.CacheOptions{})
+	o := Options{Seed: seed, Spec: top.Spout, Span: 20, Steps: steps, Slice: 2, Faults: Usual()}
 	for i := range plan.Nodes {
 		n := plan.Nodes[i]
 		edges := engineEdges(plan, n)
@@ -157,6 +156,13 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 			},
 		})
 	}
+	return o
+}
+
+// machinesRun makes a run of the real services; what they store goes to docs.
+func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
+	t.Helper()
+	o := servicesOf(t, seed, 12_000, machines, docs, archive.NewCache(&moody{}, archive.CacheOptions{}))
 	for p := range 2 {
 		var log []spout.Record
 		for i := range 50 {
