@@ -210,7 +210,11 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 	case t.idle:
 	case t.rate > 0:
 		t.due.Store(time.Now().Add(t.warm).UnixMilli())
-		w := producer(t.brokers.Kafka, time.Millisecond, 1000)
+		linger, batch := 5*time.Millisecond, 250 // as long as Kafka's own clients wait, since 4.0
+		if t.rate <= 1000 {
+			batch = 1 // what is due is sent
+		}
+		w := producer(t.brokers.Kafka, linger, batch)
 		defer w.Close()
 		sent = t.produce(ctx, w)
 	default:

@@ -101,6 +101,8 @@ type Loop struct {
 	where    trace.Where
 	state    Stateful // the bolt, when it is
 	floors   map[tuple.Origin]int64
+	stored   map[tuple.Origin]int64 // the floors that the store has
+	woken    map[string]int64       // some of what the store's agenda has
 	applied  applied
 	streams  map[string]tuple.Name
 	ordinals map[string]uint32 // scratch of run.ordinal
@@ -172,7 +174,9 @@ func (l *Loop) load(ctx context.Context) error {
 		return fmt.Errorf("load task %s: %w", l.Own.Task, err)
 	}
 	l.applied = newApplied(head.Applied)
+	l.stored, l.woken = map[tuple.Origin]int64{}, map[string]int64{}
 	for o, f := range head.Floors {
+		l.stored[o] = f
 		l.floors[o] = max(l.floors[o], f)
 	}
 	l.stale = false

@@ -293,7 +293,7 @@ func (r *run) commit(ctx context.Context) error {
 	for g, at := range r.c.agenda {
 		if at == strike {
 			r.batch.Strike = append(r.batch.Strike, g)
-		} else {
+		} else if was, there := r.woken[g]; !there || was != at {
 			r.batch.Agenda = append(r.batch.Agenda, state.Due{Key: g, At: at})
 		}
 	}
@@ -305,19 +305,48 @@ func (r *run) commit(ctx context.Context) error {
 		r.Own.View.Committed()
 		return nil
 	}
-	r.batch.Floors = r.floors
+	r.batch.Floors = r.raised()
 	if err := r.Own.Store.Commit(ctx, r.Own.Task, r.Own.Epoch, &r.batch); err != nil {
 		return fmt.Errorf("commit task %s: %w", r.Own.Task, err)
 	}
 	r.Own.View.Committed()
-	for o, f := range r.floors { // as the store has done
-		r.applied.forget(o, f)
-	}
+	r.remember()
 	for _, id := range r.order {
 		r.applied.add(id, r.fresh[id].Applied)
 	}
 	r.order, r.batch = r.order[:0], state.Batch{}
 	return nil
+}
+
+// raised returns the floors that the store does not have yet.
+func (l *Loop) raised() map[tuple.Origin]int64 {
+	raised := map[tuple.Origin]int64{}
+	for o, f := range l.floors {
+		if was, there := l.stored[o]; !there || was < f {
+			raised[o] = f
+		}
+	}
+	return raised
+}
+
+// mostWoken bounds how many entries of the agenda a loop remembers, to write none twice: a group of a statistic is put on it with every reading.
+const mostWoken = 4096
+
+// remember notes what the commit of the batch has done to the store.
+func (r *run) remember() {
+	for o, f := range r.batch.Floors {
+		r.stored[o] = f
+		r.applied.forget(o, f)
+	}
+	for _, d := range r.batch.Agenda {
+		if len(r.woken) >= mostWoken {
+			clear(r.woken)
+		}
+		r.woken[d.Key] = d.At
+	}
+	for _, g := range r.batch.Strike {
+		delete(r.woken, g)
+	}
 }
 
 // publish stores what the batch emitted, after the commit that covers it.

@@ -59,6 +59,8 @@ const (
 	spoutTick  = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
 	idleAfter  = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
 	replayRoom = 64 << 20               // bytes of payload kept for replay per partition
+	gatherFrom = 4                      // records of one fetch, from which on it pays to let some more of them gather
+	gather     = 10 * time.Millisecond  // for so long, from one fetch to the next
 )
 
 // spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
@@ -214,7 +216,8 @@ func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.De
 	return ch, func() { close(done); stop() }, nil
 }
 
-// fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown.
+// fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown. Records that come one by one are handed
+// on at once, and whole batches one after the other; between the two they gather for a moment, since every root costs frames and commits, however small.
 func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan fetched {
 	ch := make(chan fetched, 2)
 	go func() {
@@ -223,6 +226,7 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 		at := p.Start()
 		for ctx.Err() == nil {
 			records, next, err := p.Next(ctx)
+			came := time.Now()
 			if err != nil && ctx.Err() == nil {
 				h.failed(where, "fetch", err)
 				sleep(ctx, time.Second)
@@ -239,6 +243,9 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 				case <-ctx.Done():
 					return
 				}
+			}
+			if n := len(records); n >= gatherFrom && n < h.rootSize()/2 {
+				sleep(ctx, time.Until(came.Add(gather)))
 			}
 		}
 	}()

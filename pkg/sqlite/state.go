@@ -276,12 +276,8 @@ func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error 
 	})
 }
 
-// forget deletes what lies below a floor. Its parameters are the task, the origin and the floor.
-var forget = [...]string{
-	"DELETE FROM pack WHERE task = ?1 AND origin = ?2 AND greatest < ?3",
-	"DELETE FROM output WHERE task = ?1 AND id IN (SELECT id FROM applied WHERE task = ?1 AND origin = ?2 AND offset < ?3)",
-	"DELETE FROM applied WHERE task = ?1 AND origin = ?2 AND offset < ?3",
-}
+// sweepEvery is how often a floor is raised before packs below it are deleted: in one sweep instead of many, since Head leaves out what they hold.
+const sweepEvery = 16
 
 func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
 	for origin, floor := range b.Floors {
@@ -293,13 +289,35 @@ func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
 		if raised == 0 {
 			continue
 		}
-		for _, query := range forget {
-			if err := w.exec(ctx, query, task, int64(origin), floor); err != nil {
-				return err
-			}
+		if err := w.forget(ctx, task, int64(origin), floor); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// forget deletes what was applied below a floor that has been raised.
+func (w *writer) forget(ctx context.Context, task, origin, floor int64) error {
+	const below = "WHERE task = ?1 AND origin = ?2 AND offset < ?3"
+	var some bool // most often there is nothing but packs
+	if err := w.row(ctx, "SELECT EXISTS (SELECT 1 FROM applied "+below+")", []any{&some}, task, origin, floor); err != nil {
+		return err
+	}
+	if some {
+		err := w.exec(ctx, "DELETE FROM output WHERE task = ?1 AND id IN (SELECT id FROM applied "+below+")", task, origin, floor)
+		if err == nil {
+			err = w.exec(ctx, "DELETE FROM applied "+below, task, origin, floor)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	at := floorOf{task, origin}
+	if w.raised[at]++; w.raised[at] < sweepEvery {
+		return nil
+	}
+	delete(w.raised, at)
+	return w.exec(ctx, "DELETE FROM pack WHERE task = ?1 AND origin = ?2 AND greatest < ?3", task, origin, floor)
 }
 
 func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {

@@ -25,8 +25,11 @@ type writer struct {
 	closed  chan struct{}
 	once    sync.Once
 	stmts   statements
-	args    []any // scratch of many
+	args    []any           // scratch of many
+	raised  map[floorOf]int // how often since the last sweep of packs
 }
+
+type floorOf struct{ task, origin int64 }
 
 // write is one caller's work. It is done whole or not at all.
 type write struct {
@@ -46,7 +49,7 @@ func newWriter(db *sql.DB) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: conn, queue: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
+	w := &writer{conn: conn, queue: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{}), raised: map[floorOf]int{}}
 	w.stmts.prepare = conn.PrepareContext
 	go w.loop()
 	return w, nil
