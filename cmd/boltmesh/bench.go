@@ -33,6 +33,9 @@ type benchFlags struct {
 
 	redis, mongo string // where these are; "": SQLite instead
 	pids         []int  // of the servers behind them
+
+	traced bool    // spans are sent to a collector
+	sample float64 // of this share of the tuples
 }
 
 func newBench() *cobra.Command {
@@ -55,6 +58,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
   boltmesh bench --scenario transport --runs 1 --profile transport.pprof`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.traced = cmd.Flags().Changed("sample")
 			output, _ := cmd.Flags().GetString("output")
 			return f.bench(cmd.Context(), output, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -66,6 +70,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
 	fs.StringVar(&f.old, "compare", "", "compare with results of -o json in this file")
 	fs.Float64Var(&f.limit, "limit", 0, "with --compare: fail when CPU per tuple, as a ratio to the reference's, has grown by more than so many percent, also when measured twice as often")
 	fs.StringVar(&f.profile, "profile", "", "write a CPU profile of the last run's services to this file, and one of the brokers to FILE.brokers")
+	fs.Float64Var(&f.sample, "sample", 0, "record the spans of this share of the tuples, 0 to 1, and send them to a collector that throws them away; without it nothing is traced")
 	fs.IntSliceVar(&f.replicas, "replicas", nil, "instead of scenarios: how throughput grows with so many replicas of a bolt, such as 1,2,4; its work is a wait")
 	fs.IntSliceVar(&f.pids, "store-pid", nil, "the servers behind --redis and --mongo, when they are on this machine: their CPU counts too; Linux only")
 	f.storeFlags(fs)
@@ -106,6 +111,9 @@ func (f *benchFlags) bench(ctx context.Context, output string, stdout, stderr io
 	f.warm, f.measure, f.compared, f.preloaded = 3*time.Second, 10*time.Second, 3*time.Second, 600_000
 	if f.quick {
 		f.runs, f.warm, f.measure, f.compared, f.preloaded = 1, time.Second, 2*time.Second, time.Second, 100_000
+	}
+	if f.sample < 0 || f.sample > 1 {
+		return usageError{fmt.Errorf("--sample: %v is no share: write one such as 0.01", f.sample)}
 	}
 	if len(f.replicas) > 0 {
 		return f.scale(ctx, output, stdout, stderr)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime/pprof"
@@ -40,8 +42,15 @@ func newBrokers() *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, stack.Close()) }()
+			collector, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			server := &http.Server{Handler: http.HandlerFunc(discard), ReadHeaderTimeout: 10 * time.Second}
+			go func() { _ = server.Serve(collector) }()
+			defer server.Close()
 			out := json.NewEncoder(cmd.OutOrStdout())
-			if err := out.Encode(addresses{stack.NATSURL(), stack.KafkaBrokers()}); err != nil {
+			if err := out.Encode(addresses{stack.NATSURL(), stack.KafkaBrokers(), "http://" + collector.Addr().String()}); err != nil {
 				return err
 			}
 			return answer(cmd.InOrStdin(), out, processUsage)
@@ -52,8 +61,15 @@ func newBrokers() *cobra.Command {
 }
 
 type addresses struct {
-	NATS  string   `json:"nats"`
-	Kafka []string `json:"kafka"`
+	NATS      string   `json:"nats"`
+	Kafka     []string `json:"kafka"`
+	Collector string   `json:"collector"` // of spans, which it throws away
+}
+
+// discard takes what is sent and keeps nothing.
+func discard(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.Header().Set("Content-Type", "application/x-protobuf")
 }
 
 // answer serves "usage", "profile FILE" and "profiled", one a line, each answered by the usage.

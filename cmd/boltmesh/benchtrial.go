@@ -141,6 +141,9 @@ func (t *trial) options() meshOptions {
 		workers: map[string]string{}, builds: map[string]service.Build{benchService: t.build}, sink: t.meter.sink, log: os.Stderr,
 		keep: t.stores.keep(), store: t.stores.documents(),
 	}
+	if t.traced {
+		o.otlp, o.sample = t.brokers.Collector, t.sample
+	}
 	if t.apart {
 		o.kinds = []string{topology.KindSpout}
 	}
