@@ -59,8 +59,8 @@ const (
 	spoutTick  = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
 	idleAfter  = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
 	replayRoom = 64 << 20               // bytes of payload kept for replay per partition
-	gatherFrom = 4                      // records of one fetch, from which on it pays to let some more of them gather
-	gather     = 10 * time.Millisecond  // for so long, from one fetch to the next
+	gatherFrom = 4                      // records of one fetch, from which on they gather
+	gather     = 10 * time.Millisecond  // from one fetch to the next
 )
 
 // spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
@@ -216,8 +216,16 @@ func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.De
 	return ch, func() { close(done); stop() }, nil
 }
 
-// fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown. Records that come one by one are handed
-// on at once, and whole batches one after the other; between the two they gather for a moment, since every root costs frames and commits, however small.
+// gathering is how long after a fetch that brought so many records the next one begins. Records that come one by one are fetched at once, and full roots one
+// after the other; between the two they gather, since every root costs frames and commits, however small it is.
+func gathering(records, root int) time.Duration {
+	if records < gatherFrom || records >= root/2 {
+		return 0
+	}
+	return gather
+}
+
+// fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown.
 func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan fetched {
 	ch := make(chan fetched, 2)
 	go func() {
@@ -244,8 +252,8 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 					return
 				}
 			}
-			if n := len(records); n >= gatherFrom && n < h.rootSize()/2 {
-				sleep(ctx, time.Until(came.Add(gather)))
+			if wait := gathering(len(records), h.rootSize()) - time.Since(came); wait > 0 {
+				sleep(ctx, wait)
 			}
 		}
 	}()

@@ -26,6 +26,7 @@ type Harness struct {
 	T       testing.TB
 	Loop    *bolt.Loop
 	Store   *state.Memory // of a stateful bolt
+	Commits []state.Batch // to Store
 	Letters []*tuple.Letter
 	Deltas  []tuple.Delta
 	Floor   int64 // of Origin, carried by the frames that are fed
@@ -102,13 +103,24 @@ func (h *Harness) Restart() {
 		if err != nil {
 			h.T.Fatal(err)
 		}
-		o.Own = &bolt.Ownership{Store: h.Store, Task: task, Epoch: epoch, View: state.NewCache(state.CacheOptions{Plain: true}).Open(h.Store, task, epoch)}
+		o.Own = &bolt.Ownership{Store: store{h.Store, h}, Task: task, Epoch: epoch, View: state.NewCache(state.CacheOptions{Plain: true}).Open(h.Store, task, epoch)}
 	}
 	loop, err := bolt.New(ctx, o)
 	if err != nil {
 		h.T.Fatal(err)
 	}
 	h.Loop = loop
+}
+
+// store keeps what is committed.
+type store struct {
+	*state.Memory
+	h *Harness
+}
+
+func (s store) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
+	s.h.Commits = append(s.h.Commits, *b)
+	return s.Memory.Commit(ctx, t, epoch, b)
 }
 
 // Feed hands tuples over in one frame from node "source", each at a new offset with an id of its own, unless it has one, and returns what came out.
