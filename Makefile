@@ -88,7 +88,7 @@ bench-micro: ## benchmarks beside the code they measure, BENCH=regexp
 bench-check: ## fail when a tuple costs 10 % more CPU than in docs/performance.json, both as ratios to bare JetStream
 	$(GO) run ./cmd/boltmesh bench --scenario transport --runs 5 --compare docs/performance.json --limit 10
 
-bench-curves: ## how cost grows, into docs/curves, about half an hour; BENCHFLAGS="--curve depth", or --quick: about five minutes
+bench-curves: ## how cost grows, into docs/curves, about 25 minutes; BENCHFLAGS="--curve depth", or --quick: about five minutes
 	$(GO) run ./cmd/boltmesh bench curves --out docs/curves $(BENCHFLAGS)
 
 bench-real: tools ## the device scenarios with their state in Redis and their documents in FerretDB, a MongoDB speaker; BENCHFLAGS="--quick"
