@@ -17,11 +17,13 @@ tools=${BOLTMESH_TOOLS:-$here/../../.cache/tools}
 mkdir -p "$tools"
 tools=$(cd "$tools" && pwd)
 
-# Two builds at once would only get in each other's way: the second waits, then finds nothing to do.
-if command -v flock >/dev/null; then
-  exec 9>"$tools/.lock"
-  flock 9
-fi
+# alone NAME: waits until nobody else builds that tool; whoever waited then finds nothing to do.
+alone() {
+  if command -v flock >/dev/null; then
+    exec 9>"$tools/.$1.lock"
+    flock 9
+  fi
+}
 
 # sum FILE...: one checksum of what the files hold, wherever they are.
 sum() { cat "$@" | sha256sum | cut -c1-64; }
@@ -106,7 +108,9 @@ build_kafka() {
 }
 
 build() { # build NAME: with a line about what happened
-  local name=$1 want start=$SECONDS
+  local name=$1 want start
+  alone "$name"
+  start=$SECONDS
   case $name in
     system) install_system; return ;;
     nats-server | jaeger) want=$(sum "$here"/go.mod "$here"/go.sum) ;;
