@@ -70,7 +70,7 @@ CPU is that of all processes together, per tuple that is fully processed; alloca
 	fs.StringVar(&f.old, "compare", "", "compare with results of -o json in this file")
 	fs.Float64Var(&f.limit, "limit", 0, "with --compare: fail when CPU per tuple, as a ratio to the reference's, has grown by more than so many percent, also when measured twice as often")
 	fs.StringVar(&f.profile, "profile", "", "write a CPU profile of the last run's services to this file, and one of the brokers to FILE.brokers")
-	fs.Float64Var(&f.sample, "sample", 0, "record the spans of this share of the tuples, 0 to 1, and send them to a collector that throws them away; without it nothing is traced")
+	fs.Float64Var(&f.sample, "sample", 0, "record the spans of this share of the tuples, 0 to 1, and send them to a collector that throws them away; without it nothing is traced; in memory the spout alone is")
 	fs.IntSliceVar(&f.replicas, "replicas", nil, "instead of scenarios: how throughput grows with so many replicas of a bolt, such as 1,2,4; its work is a wait")
 	fs.IntSliceVar(&f.pids, "store-pid", nil, "the servers behind --redis and --mongo, when they are on this machine: their CPU counts too; Linux only")
 	f.storeFlags(fs)
@@ -112,7 +112,7 @@ func (f *benchFlags) bench(ctx context.Context, output string, stdout, stderr io
 	if f.quick {
 		f.runs, f.warm, f.measure, f.compared, f.preloaded = 1, time.Second, 2*time.Second, time.Second, 100_000
 	}
-	if f.sample < 0 || f.sample > 1 {
+	if !(f.sample >= 0 && f.sample <= 1) {
 		return usageError{fmt.Errorf("--sample: %v is no share: write one such as 0.01", f.sample)}
 	}
 	if len(f.replicas) > 0 {

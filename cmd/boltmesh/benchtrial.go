@@ -213,11 +213,11 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 	case t.idle:
 	case t.rate > 0:
 		t.due.Store(time.Now().Add(t.warm).UnixMilli())
-		linger, batch := 5*time.Millisecond, 250 // as long as Kafka's own clients wait, since 4.0
+		batch := 250
 		if t.rate <= 1000 {
 			batch = 1 // what is due is sent
 		}
-		w := producer(t.brokers.Kafka, linger, batch)
+		w := producer(t.brokers.Kafka, 5*time.Millisecond, batch) // Kafka's own clients wait as long, since 4.0
 		defer w.Close()
 		sent = t.produce(ctx, w)
 	default:

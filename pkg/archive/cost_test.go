@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
+	"github.com/boltmesh/boltmesh/pkg/state/statetest"
 )
 
 var devices = flag.Int("devices", 2000, "how many profiles TestProfileCost keeps in memory")
@@ -20,26 +21,18 @@ func TestProfileCost(t *testing.T) {
 		s.put(t, names[i], fmt.Sprintf(`{"site":"site-%d","model":"m-%d","limit":%d.5,"active":true}`, i%50, i%7, i%90))
 	}
 	c := cache(t, s, archive.CacheOptions{Entries: 2 * *devices, Bytes: 1 << 40})
-	before := heap()
+	before := statetest.Heap()
 	for i := 0; i < len(names); i += 250 {
 		load(t, c, names[i:min(i+250, len(names))]...)
 	}
 	s.mu.Lock()
 	s.reads = nil // they hold names
 	s.mu.Unlock()
-	local := float64(heap()-before) / float64(*devices)
+	local := float64(statetest.Heap()-before) / float64(*devices)
 	t.Logf("%d profiles of four fields: %.0f bytes each in the cache (%d entries)", *devices, local, c.Stats().Entries)
 	if *devices >= 2000 && (local < 100 || local > 2000) {
 		t.Errorf("%.0f bytes a profile, want between 100 and 2000", local)
 	}
 	runtime.KeepAlive(c)
 	runtime.KeepAlive(names)
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

@@ -192,8 +192,10 @@ type retry struct {
 	error
 	after time.Duration
 }
-type reject struct{ error }
-type unavailable struct{ error }
+type (
+	reject      struct{ error }
+	unavailable struct{ error }
+)
 
 func (e retry) Unwrap() error       { return e.error }
 func (e reject) Unwrap() error      { return e.error }

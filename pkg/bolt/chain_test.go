@@ -210,7 +210,7 @@ func (w *world) work(chains map[string][]string) {
 	for _, o := range w.queues["next"] {
 		ts := bolttest.Tuples(w.t, o)
 		var ids []uint64
-		var xor = map[tuple.Attempt]uint64{}
+		xor := map[tuple.Attempt]uint64{}
 		for _, t := range ts {
 			w.arrived[t.ID] = fmt.Sprint(t.Stream, t.Key, t.Time, string(t.Payload), t.Offset)
 			id := tuple.LedgerID(t.ID, tuple.NameOf("next"), tuple.Shared, t.Root.Attempt)

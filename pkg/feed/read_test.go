@@ -192,7 +192,7 @@ func FuzzReader(f *testing.F) {
 func TestMergeKeepsEachOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var sources []*source
-		var last = map[int]int64{}
+		last := map[int]int64{}
 		total := 0
 		for i := range rapid.IntRange(1, 4).Draw(t, "files") {
 			var text strings.Builder

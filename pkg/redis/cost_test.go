@@ -16,6 +16,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
 	"github.com/boltmesh/boltmesh/pkg/redis"
 	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/state/statetest"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 	"github.com/boltmesh/boltmesh/services/alarm/rule"
@@ -62,12 +63,12 @@ func newCosts(t *testing.T) *costs {
 
 // measure has the bolts of some nodes handle one reading of each device, and a tick at the end if asked for. It returns the bytes that a device takes.
 func (c *costs) measure(tick string, nodes ...node) (remote, local float64) {
-	redisBefore, heapBefore := used(c.t, c.client), heap()
+	redisBefore, heapBefore := used(c.t, c.client), statetest.Heap()
 	for _, n := range nodes {
 		c.fill(n, tick)
 	}
 	of := float64(*devices)
-	return float64(used(c.t, c.client)-redisBefore) / of, float64(heap()-heapBefore) / of
+	return float64(used(c.t, c.client)-redisBefore) / of, float64(statetest.Heap()-heapBefore) / of
 }
 
 // node is a bolt that is measured.
@@ -197,14 +198,6 @@ func TestRowCosts(t *testing.T) {
 		}
 		runtime.KeepAlive(c)
 	}
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // used is what Redis says its data take, without its own beginnings.

@@ -14,6 +14,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
 	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/state/statetest"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -22,7 +23,7 @@ import (
 // 100,000 values. One task has them all; -devices says how many.
 func TestTickOverManyGroups(t *testing.T) {
 	c := newCosts(t)
-	groups, heapBefore := *devices, heap()
+	groups, heapBefore := *devices, statetest.Heap()
 	c.cache = state.NewCache(state.CacheOptions{Entries: 100_000})
 	n := statistic(t, topology.Bolt{ID: "by-line", Group: []string{"line"}, Every: time.Minute}, "count", "mean")
 	task := state.Task{Topology: "machine-health", Node: n.id}
@@ -67,7 +68,7 @@ func TestTickOverManyGroups(t *testing.T) {
 		})
 		of := time.Duration(groups)
 		t.Logf("a tick over %d groups, %s: %v of CPU a group, and %v of Redis's; %v in all; at most %d outputs held at once, %d MiB of heap", groups, what,
-			(cpuTime(t)-cpu)/of, (c.serverCPU()-server)/of, time.Since(began).Round(time.Millisecond), out.most, (heap()-heapBefore)>>20)
+			(cpuTime(t)-cpu)/of, (c.serverCPU()-server)/of, time.Since(began).Round(time.Millisecond), out.most, (statetest.Heap()-heapBefore)>>20)
 		if out.tuples != groups || out.most > 2000 {
 			t.Errorf("%s: %d outputs, want %d; %d were held at once: a slice has 1000", what, out.tuples, groups, out.most)
 		}

@@ -174,8 +174,11 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value, key []byte, unit uint8) {
 		at := topology.TimeField{Field: "t", Unit: units[int(unit)%len(units)]}
 		for _, spec := range []topology.Spout{
-			{Key: "a.id", Time: at}, {Time: at}, {},
-			{Decode: "csv", Columns: []string{"id", "t", "value"}, Key: "id", Time: at}, {Decode: "csv", Columns: []string{"\"\n"}},
+			{Key: "a.id", Time: at},
+			{Time: at},
+			{},
+			{Decode: "csv", Columns: []string{"id", "t", "value"}, Key: "id", Time: at},
+			{Decode: "csv", Columns: []string{"\"\n"}},
 			{Decode: "raw"},
 		} {
 			got, err := spout.NewDecoder(spec).Decode(&spout.Record{Key: key, Value: value, Time: stored})

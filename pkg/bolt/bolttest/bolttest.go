@@ -26,13 +26,13 @@ type Harness struct {
 	T       testing.TB
 	Loop    *bolt.Loop
 	Store   *state.Memory // of a stateful bolt
-	Commits []state.Batch // to Store
 	Letters []*tuple.Letter
 	Deltas  []tuple.Delta
 	Floor   int64 // of Origin, carried by the frames that are fed
 	Count   uint32
-	Sink    trace.Sink      // set before the first Feed
-	Frames  []bolt.Outgoing // published by the last Feed, Tick or Step
+	Sink    trace.Sink         // set before the first Feed
+	Commit  func(*state.Batch) // is shown what is committed to Store, if it is set
+	Frames  []bolt.Outgoing    // published by the last Feed, Tick or Step
 
 	options bolt.Options
 	in      []bolt.Delivery
@@ -112,14 +112,16 @@ func (h *Harness) Restart() {
 	h.Loop = loop
 }
 
-// store keeps what is committed.
+// store shows what is committed.
 type store struct {
 	*state.Memory
 	h *Harness
 }
 
 func (s store) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
-	s.h.Commits = append(s.h.Commits, *b)
+	if s.h.Commit != nil {
+		s.h.Commit(b)
+	}
 	return s.Memory.Commit(ctx, t, epoch, b)
 }
 
