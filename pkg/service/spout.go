@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/ack"
@@ -60,7 +61,8 @@ const (
 	idleAfter  = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
 	replayRoom = 64 << 20               // bytes of payload kept for replay per partition
 	gatherFrom = 4                      // records of one fetch, from which on they gather
-	gather     = 10 * time.Millisecond  // from one fetch to the next
+	gather     = 10 * time.Millisecond  // from one fetch to the next, at least
+	gatherMost = 50 * time.Millisecond
 )
 
 // spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
@@ -128,17 +130,18 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	defer stop()
 	commit, written := h.noted(assigned, where, log, generation, p)
 	defer written()
+	pace := &pace{}
 	part := spout.NewPartition(spout.Options{
 		Where: where, Origin: origin, Generation: generation, Floor: p.Start(), Revision: h.revision,
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
-		Outbox: h.outbox, Clock: clock{}, Sink: h.completed, Commit: commit, Holders: h.holders,
+		Outbox: h.outbox, Clock: clock{}, Sink: h.completed(pace), Commit: commit, Holders: h.holders,
 	}, spout.PartitionOptions{
 		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,
 	})
 	h.Sink.Emit(trace.Changed{Where: where, What: "partition taken", Revision: h.revision, Epoch: uint64(generation)})
 	defer h.Sink.Emit(trace.Changed{Where: where, What: "partition released", Revision: h.revision, Epoch: uint64(generation)})
-	records := h.fetch(assigned, where, p)
+	records := h.fetch(assigned, where, p, pace)
 	defer h.forget(part)
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
@@ -216,17 +219,26 @@ func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.De
 	return ch, func() { close(done); stop() }, nil
 }
 
+// pace knows how long roots of a partition take of late, by the mean of some.
+type pace struct{ took atomic.Int64 }
+
+// note counts one more, on the one goroutine that does.
+func (p *pace) note(took time.Duration) {
+	p.took.Store((7*p.took.Load() + int64(took)) / 8)
+}
+
 // gathering is how long after a fetch that brought so many records the next one begins. Records that come one by one are fetched at once, and full roots one
-// after the other; between the two they gather, since every root costs frames and commits, however small it is.
-func gathering(records, root int) time.Duration {
+// after the other; between the two they gather, since every root costs frames and commits, however small it is: for half as long as roots take, so that where
+// processors are scarce batches grow until they are not.
+func (p *pace) gathering(records, root int) time.Duration {
 	if records < gatherFrom || records >= root/2 {
 		return 0
 	}
-	return gather
+	return min(max(time.Duration(p.took.Load())/2, gather), gatherMost)
 }
 
 // fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown.
-func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan fetched {
+func (h *host) fetch(ctx context.Context, where trace.Where, p Partition, pace *pace) <-chan fetched {
 	ch := make(chan fetched, 2)
 	go func() {
 		look := time.NewTicker(time.Second)
@@ -252,7 +264,7 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 					return
 				}
 			}
-			if wait := gathering(len(records), h.rootSize()) - time.Since(came); wait > 0 {
+			if wait := pace.gathering(len(records), h.rootSize()) - time.Since(came); wait > 0 {
 				sleep(ctx, wait)
 			}
 		}

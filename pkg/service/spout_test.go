@@ -31,7 +31,7 @@ func TestRecordsGather(t *testing.T) {
 	for records, waits := range map[int]bool{1: false, gatherFrom - 1: false, gatherFrom: true, root/2 - 1: true, root / 2: false, root: false} {
 		h := &host{Worker: &Worker{Records: root}, plan: &topology.Plan{Topology: &topology.Topology{Spout: topology.Spout{MaxPending: 20_000}}}}
 		ctx, cancel := context.WithCancel(t.Context())
-		fetches := h.fetch(ctx, trace.Where{}, &steady{records: records})
+		fetches := h.fetch(ctx, trace.Where{}, &steady{records: records}, &pace{})
 		began, n := time.Now(), 0
 		for ; n < 10; n++ {
 			if f := <-fetches; len(f.records) != records {
@@ -42,6 +42,21 @@ func TestRecordsGather(t *testing.T) {
 		// Nine pauses lie between the first hand-over and the tenth; a timer may be early by a little.
 		if took := time.Since(began); waits != (took >= 8*gather) {
 			t.Errorf("%d records a fetch: ten took %v, waiting %v wanted", records, took, waits)
+		}
+	}
+}
+
+// TestGatheringFollowsTheRoots checks that records gather for longer where roots take long, and no longer than the bound.
+func TestGatheringFollowsTheRoots(t *testing.T) {
+	p := &pace{}
+	for _, c := range []struct{ took, want time.Duration }{
+		{5 * time.Millisecond, gather}, {60 * time.Millisecond, 30 * time.Millisecond}, {time.Second, gatherMost}, {5 * time.Millisecond, gather},
+	} {
+		for range 100 {
+			p.note(c.took)
+		}
+		if got := p.gathering(gatherFrom, 100); got.Round(time.Millisecond) != c.want {
+			t.Errorf("roots take %v: gathering for %v, want %v", c.took, got, c.want)
 		}
 	}
 }

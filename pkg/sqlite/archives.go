@@ -79,10 +79,10 @@ func (s *Archives) Replace(ctx context.Context, name string, p archive.Profile) 
 	changed := int64(0)
 	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
 		if p.Version == 0 {
-			changed, err = w.change(ctx, "INSERT INTO archive (archive, device, version, fields) VALUES (?,?,1,?) ON CONFLICT DO NOTHING", name, p.Device, string(p.Fields))
+			changed, err = w.update(ctx, "INSERT INTO archive (archive, device, version, fields) VALUES (?,?,1,?) ON CONFLICT DO NOTHING", name, p.Device, string(p.Fields))
 			return err
 		}
-		changed, err = w.change(ctx, "UPDATE archive SET version = version + 1, fields = ? WHERE archive = ? AND device = ? AND version = ?",
+		changed, err = w.update(ctx, "UPDATE archive SET version = version + 1, fields = ? WHERE archive = ? AND device = ? AND version = ?",
 			string(p.Fields), name, p.Device, p.Version)
 		return err
 	})
@@ -102,7 +102,7 @@ func (s *Archives) Delete(ctx context.Context, name string, devices []string) (k
 		return 0, err
 	}
 	err = s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		n, err := w.change(ctx, "DELETE FROM archive WHERE archive = ? AND device IN (SELECT value FROM json_each(?))", name, string(wanted))
+		n, err := w.update(ctx, "DELETE FROM archive WHERE archive = ? AND device IN (SELECT value FROM json_each(?))", name, string(wanted))
 		known = int(n)
 		return err
 	})

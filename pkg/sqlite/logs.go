@@ -179,3 +179,11 @@ func (s *State) DropLogs(ctx context.Context, topology string) error {
 	}
 	return nil
 }
+
+// nonNil is blob without a copy, for what stays untouched until the statement has run.
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

@@ -5,6 +5,8 @@ CREATE TABLE task (
   UNIQUE (topology, node, number)
 );
 CREATE TABLE value   (task INTEGER, key BLOB, value BLOB NOT NULL, PRIMARY KEY (task, key)) WITHOUT ROWID;
+-- What commits have changed, and is not merged into the other tables yet.
+CREATE TABLE change  (seq INTEGER PRIMARY KEY, task INTEGER NOT NULL, batch BLOB NOT NULL);
 CREATE TABLE floor   (task INTEGER, origin INTEGER, floor INTEGER NOT NULL, PRIMARY KEY (task, origin)) WITHOUT ROWID; -- origin: its bits as int64
 -- What was applied: packed (state.Pack) where nothing but the position is recorded, else in applied. Both go by the floor.
 CREATE TABLE pack    (seq INTEGER PRIMARY KEY, task INTEGER NOT NULL, origin INTEGER NOT NULL, greatest INTEGER NOT NULL, ids BLOB NOT NULL);

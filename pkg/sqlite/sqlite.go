@@ -35,7 +35,7 @@ type DB struct {
 var schema string
 
 // schemaVersion is kept in the file; a file of another version is refused.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // Open opens the file at path, creating it when it is missing, such that a commit is on disk when it is acknowledged.
 func Open(path string) (*DB, error) { return OpenWith(path, Options{}) }

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -112,9 +113,104 @@ func TestCommitsSurviveACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := open(t, left, sqlite.Options{}).State().Head(ctx, task)
+	after := open(t, left, sqlite.Options{}).State()
+	got, err := after.Head(ctx, task)
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("head after the crash (%v, -want +got):\n%s", err, d)
+	}
+	for _, e := range batch(4).Set {
+		if values, err := after.Load(ctx, task, []string{e.Key}); err != nil || !bytes.Equal(values[0], e.Value) {
+			t.Errorf("%s after the crash: %d bytes (%v), want %d", e.Key, len(values[0]), err, len(e.Value))
+		}
+	}
+}
+
+// TestCommitsAreMerged looks into the file: commits wait in a table of their own, of which there are never many, and none when the file is closed.
+func TestCommitsAreMerged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mesh.db")
+	db, err := sqlite.OpenWith(path, sqlite.Options{Relaxed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	wait := func(query string) (n int) {
+		t.Helper()
+		if err := other.QueryRowContext(ctx, query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	s, task := db.State(), state.Task{Topology: "t", Node: "n"}
+	epoch, err := s.Claim(ctx, task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	commit := func(times, size int) {
+		for n := range times {
+			b := state.Batch{Set: []state.Entry{{Key: "n", Value: fmt.Appendf(make([]byte, size), " %d", n)}}}
+			if err := s.Commit(ctx, task, epoch, &b); err != nil {
+				t.Fatal(err)
+			}
+			if n%10 == 0 {
+				most = max(most, wait("SELECT count(*) FROM change"))
+			}
+			if n%100 == 0 {
+				if values, err := s.Load(ctx, task, []string{"n"}); err != nil || !bytes.HasSuffix(values[0], fmt.Appendf(nil, " %d", n)) {
+					t.Fatalf("after commit %d the value ends %q (%v)", n, values[0][size:], err)
+				}
+			}
+		}
+	}
+	commit(1200, 0)
+	if most < 100 || most > 512 {
+		t.Errorf("at most %d commits waited, want some hundreds, and not more than 512", most)
+	}
+	commit(60, 60_000)
+	commit(2, 100_000) // does not wait, nor does what came before
+	if n := wait("SELECT count(*) FROM change"); n > 0 {
+		t.Errorf("%d commits wait behind a large one", n)
+	}
+	most = 0
+	commit(60, 60_000)
+	if most > 34 {
+		t.Errorf("%d commits of 60 KB waited, want at most 34: 2 MiB", most)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := wait("SELECT count(*) FROM change"); n > 0 {
+		t.Errorf("%d commits were not merged when the file was closed", n)
+	}
+	if n := wait("SELECT length(value) FROM value"); n != 60_003 {
+		t.Errorf("the value has %d bytes, want 60003", n)
+	}
+}
+
+// TestTaskGoesToAnotherProcessAndBack: what each has committed is there for the next, though neither has merged it.
+func TestTaskGoesToAnotherProcessAndBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mesh.db")
+	task := state.Task{Topology: "t", Node: "n"}
+	stores := []*sqlite.State{open(t, path, sqlite.Options{}).State(), open(t, path, sqlite.Options{}).State()}
+	for n := range 6 {
+		s := stores[n%2]
+		epoch, err := s.Claim(ctx, task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			values, err := s.Load(ctx, task, []string{"n"})
+			if err != nil || len(values[0]) != 3*n+i {
+				t.Fatalf("owner %d, commit %d: the value is %q (%v)", n, i, values[0], err)
+			}
+			if err := s.Commit(ctx, task, epoch, &state.Batch{Set: []state.Entry{{Key: "n", Value: append(values[0], '.')}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

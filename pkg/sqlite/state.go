@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -59,13 +60,23 @@ func (s *State) Claim(ctx context.Context, t state.Task) (epoch uint64, err erro
 func (w *writer) claim(ctx context.Context, t state.Task) (epoch uint64, err error) {
 	const query = `INSERT INTO task (topology, node, number, fence) VALUES (?, ?, ?, 1)
 		ON CONFLICT (topology, node, number) DO UPDATE SET fence = fence + 1 RETURNING fence`
-	err = w.row(ctx, query, []any{&epoch}, names(t)...)
-	return epoch, err
+	if err = w.row(ctx, query, []any{&epoch}, names(t)...); err != nil {
+		return 0, err
+	}
+	return epoch, w.merge(ctx) // what another process has committed: Load would not see it
+}
+
+// settle merges what has been committed, so that the tables say everything.
+func (s *State) settle(ctx context.Context) error {
+	return s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.merge(ctx) })
 }
 
 // Head implements state.Store.
 func (s *State) Head(ctx context.Context, t state.Task) (state.Head, error) {
 	h := state.Head{Floors: map[tuple.Origin]int64{}, Applied: map[tuple.ID]state.Applied{}}
+	if err := s.settle(ctx); err != nil {
+		return state.Head{}, fmt.Errorf("head of %s: %w", t, err)
+	}
 	err := s.db.query(ctx, "SELECT origin, floor FROM floor WHERE task = "+theTask, names(t), func(r *sql.Rows) error {
 		var origin, floor int64
 		err := r.Scan(&origin, &floor)
@@ -111,16 +122,34 @@ func loadQuery(keys int) string {
 	return "SELECT key, value FROM value WHERE task = " + theTask + " AND key IN (?" + strings.Repeat(",?", keys-1) + ")"
 }
 
-// Load implements state.Store.
+// Load implements state.Store. To the task's owner it returns what is committed; what another process has committed since the task was claimed here may be
+// missing.
 func (s *State) Load(ctx context.Context, t state.Task, keys []string) ([][]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("load %d values of %s: %w", len(keys), t, err)
+	}
 	found := make(map[string][]byte, len(keys))
+	rest := keys
+	err := s.db.writer.unmerged.look(t, func(c *change) {
+		rest = nil
+		for _, key := range keys {
+			if v, there := c.values[key]; there {
+				found[key] = bytes.Clone(v)
+			} else {
+				rest = append(rest, key)
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %d values of %s: %w", len(keys), t, err)
+	}
 	take := func(r *sql.Rows) error {
 		var key, value sql.RawBytes
 		err := r.Scan(&key, &value)
 		found[string(key)] = blob(value)
 		return err
 	}
-	for rest := keys; len(rest) > 0; {
+	for len(rest) > 0 {
 		size := 64
 		for size > len(rest) {
 			size /= 8
@@ -143,6 +172,14 @@ func (s *State) Load(ctx context.Context, t state.Task, keys []string) ([][]byte
 
 // Outputs implements state.Store.
 func (s *State) Outputs(ctx context.Context, t state.Task, id tuple.ID) (outputs [][]byte, err error) {
+	unmerged := false
+	err = s.db.writer.unmerged.look(t, func(c *change) { _, unmerged = c.applied[id] })
+	if err == nil && unmerged {
+		err = s.settle(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("outputs of %s in %s: %w", id, t, err)
+	}
 	const query = "SELECT outputs FROM output WHERE task = " + theTask + " AND id = ? ORDER BY slice"
 	err = s.db.query(ctx, query, append(names(t), id[:]), func(r *sql.Rows) error {
 		var o sql.RawBytes
@@ -189,6 +226,9 @@ func (s *State) Due(ctx context.Context, t state.Task, until int64, after string
 
 // Walk implements state.Store, in the order of keys. The cursor is the last key behind a sign, so that there is one after the empty key.
 func (s *State) Walk(ctx context.Context, tasks []state.Task, cursor string, limit int) (page []state.Entry, next string, err error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, "", fmt.Errorf("walk over %d tasks: %w", len(tasks), err)
+	}
 	return state.InTurn(tasks, cursor, func(t state.Task, cursor string) ([]state.Entry, string, error) { return s.walk(ctx, t, cursor, limit) })
 }
 
@@ -213,14 +253,15 @@ func (s *State) walk(ctx context.Context, t state.Task, cursor string, limit int
 
 // Commit implements state.Store.
 func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
-	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.commit(ctx, t, epoch, b) })
+	row := appendChange(nil, b)
+	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.commit(ctx, t, epoch, row, b) })
 	if err != nil {
 		return fmt.Errorf("commit %s in epoch %d: %w", t, epoch, err)
 	}
 	return nil
 }
 
-func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
+func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, row []byte, b *state.Batch) error {
 	var task int64
 	var fence uint64
 	err := w.row(ctx, "SELECT id, fence FROM task WHERE topology = ? AND node = ? AND number = ?", []any{&task, &fence}, names(t)...)
@@ -230,94 +271,16 @@ func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, b *stat
 	if err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context, int64, *state.Batch) error{w.values, w.applied, w.floors, w.agenda} {
-		if err := part(ctx, task, b); err != nil {
-			return err
-		}
+	if len(row) >= large {
+		err = w.direct(ctx, t, task, row)
+	} else {
+		w.staged = append(w.staged, commit{t, row})
+		err = w.exec(ctx, "INSERT INTO change (task, batch) VALUES (?,?)", task, row)
 	}
-	return nil
-}
-
-// The inserts below say OR FAIL to spare SQLite the journal with which it undoes a statement of many rows that fails at one of them: whatever fails
-// here undoes the whole commit. For documents that journal was a third of the processor time.
-
-func (w *writer) values(ctx context.Context, task int64, b *state.Batch) error {
-	err := w.many(ctx, "INSERT OR FAIL INTO value VALUES ", "(?,?,?)", " ON CONFLICT DO UPDATE SET value = excluded.value", len(b.Set),
-		func(args []any, i int) []any { return append(args, task, blob(b.Set[i].Key), nonNil(b.Set[i].Value)) })
 	if err != nil {
 		return err
 	}
-	return w.many(ctx, "DELETE FROM value WHERE task = ? AND key IN (", "?", ")", len(b.Delete),
-		func(args []any, i int) []any { return append(args, blob(b.Delete[i])) }, task)
-}
-
-func (w *writer) applied(ctx context.Context, task int64, b *state.Batch) error {
-	packs, others := state.Packs(b.Apply)
-	err := w.many(ctx, "INSERT OR FAIL INTO pack (task, origin, greatest, ids) VALUES ", "(?,?,?,?)", "", len(packs), func(args []any, i int) []any {
-		return append(args, task, int64(packs[i].Origin), packs[i].Greatest, packs[i].IDs)
-	})
-	if err != nil || len(others) == 0 {
-		return err
-	}
-	const again = ` ON CONFLICT DO UPDATE SET origin = excluded.origin, offset = excluded.offset, slices = excluded.slices,
-		unfinished = excluded.unfinished, cursor = excluded.cursor`
-	err = w.many(ctx, "INSERT OR FAIL INTO applied VALUES ", "(?,?,?,?,?,?,?)", again, len(others), func(args []any, i int) []any {
-		r := &b.Apply[others[i]]
-		return append(args, task, r.ID[:], int64(r.Position.Origin), r.Position.Offset, r.Slices, r.Unfinished, blob(r.Cursor))
-	})
-	if err != nil {
-		return err
-	}
-	emitted := slices.DeleteFunc(others, func(i int) bool { return b.Apply[i].Outputs == nil })
-	const replace = " ON CONFLICT DO UPDATE SET outputs = excluded.outputs"
-	return w.many(ctx, "INSERT OR FAIL INTO output VALUES ", "(?,?,?,?)", replace, len(emitted), func(args []any, i int) []any {
-		r := &b.Apply[emitted[i]]
-		return append(args, task, r.ID[:], r.Slices-1, r.Outputs)
-	})
-}
-
-// sweepEvery is how often a floor is raised before packs below it are deleted: in one sweep instead of many, since Head leaves out what they hold.
-const sweepEvery = 16
-
-func (w *writer) floors(ctx context.Context, task int64, b *state.Batch) error {
-	for origin, floor := range b.Floors {
-		const query = "INSERT INTO floor VALUES (?,?,?) ON CONFLICT DO UPDATE SET floor = excluded.floor WHERE excluded.floor > floor.floor"
-		raised, err := w.change(ctx, query, task, int64(origin), floor)
-		if err != nil {
-			return err
-		}
-		if raised == 0 {
-			continue
-		}
-		if err := w.forget(ctx, task, int64(origin), floor); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// forget deletes what was applied below a floor that has been raised.
-func (w *writer) forget(ctx context.Context, task, origin, floor int64) error {
-	const below = "WHERE task = ?1 AND origin = ?2 AND offset < ?3"
-	var some bool // most often there is nothing but packs
-	if err := w.row(ctx, "SELECT EXISTS (SELECT 1 FROM applied "+below+")", []any{&some}, task, origin, floor); err != nil {
-		return err
-	}
-	if some {
-		err := w.exec(ctx, "DELETE FROM output WHERE task = ?1 AND id IN (SELECT id FROM applied "+below+")", task, origin, floor)
-		if err == nil {
-			err = w.exec(ctx, "DELETE FROM applied "+below, task, origin, floor)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	at := floorOf{task, origin}
-	if w.raised[at]++; w.raised[at] < sweepEvery {
-		return nil
-	}
-	delete(w.raised, at)
-	return w.exec(ctx, "DELETE FROM pack WHERE task = ?1 AND origin = ?2 AND greatest < ?3", task, origin, floor)
+	return w.agenda(ctx, task, b)
 }
 
 func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {
@@ -328,14 +291,6 @@ func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {
 	}
 	return w.many(ctx, "DELETE FROM agenda WHERE task = ? AND key IN (", "?", ")", len(b.Strike),
 		func(args []any, i int) []any { return append(args, blob(b.Strike[i])) }, task)
-}
-
-// nonNil is blob without a copy, for what stays untouched until the statement has run.
-func nonNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }
 
 // Drop implements state.Store.
@@ -355,6 +310,9 @@ func (w *writer) drop(ctx context.Context, t state.Claimed) error {
 		return state.ErrFenced
 	}
 	if err != nil {
+		return err
+	}
+	if err := w.merge(ctx); err != nil {
 		return err
 	}
 	for _, table := range []string{"value", "floor", "pack", "applied", "output", "agenda"} {

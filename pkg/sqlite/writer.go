@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/boltmesh/boltmesh/pkg/state"
 )
 
 // errClosed is what writes after Close get.
@@ -25,11 +27,15 @@ type writer struct {
 	closed  chan struct{}
 	once    sync.Once
 	stmts   statements
-	args    []any           // scratch of many
-	raised  map[floorOf]int // how often since the last sweep of packs
-}
+	args    []any // scratch of many
 
-type floorOf struct{ task, origin int64 }
+	unmerged unmerged
+	commits  int          // not merged yet, as far as they are this process's
+	bytes    int          // of them
+	staged   []commit     // in this transaction
+	merged   []state.Task // in this transaction
+	all      bool         // tasks were merged in this transaction, before merged and staged
+}
 
 // write is one caller's work. It is done whole or not at all.
 type write struct {
@@ -49,7 +55,7 @@ func newWriter(db *sql.DB) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: conn, queue: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{}), raised: map[floorOf]int{}}
+	w := &writer{conn: conn, queue: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
 	w.stmts.prepare = conn.PrepareContext
 	go w.loop()
 	return w, nil
@@ -83,7 +89,12 @@ func (w *writer) do(ctx context.Context, f func(context.Context, *writer) error)
 func (w *writer) close() error {
 	w.once.Do(func() { close(w.closing) })
 	<-w.closed
-	return errors.Join(w.stmts.close(), w.conn.Close())
+	var err error
+	if w.commits > 0 {
+		_, err = w.together([]*write{{run: func(ctx context.Context, w *writer) error { return w.merge(ctx) }}})
+		w.commits = 0
+	}
+	return errors.Join(err, w.stmts.close(), w.conn.Close())
 }
 
 func (w *writer) loop() {
@@ -133,6 +144,7 @@ func (w *writer) together(group []*write) (failed bool, err error) {
 		return false, nil
 	}
 	ctx := context.Background() // a write once begun is finished
+	w.staged, w.merged, w.all = w.staged[:0], w.merged[:0], false
 	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}
@@ -141,20 +153,33 @@ func (w *writer) together(group []*write) (failed bool, err error) {
 			return true, errors.Join(err, w.exec(ctx, "ROLLBACK"))
 		}
 	}
+	if w.due() {
+		if err := w.merge(ctx); err != nil {
+			return false, errors.Join(fmt.Errorf("merge commits: %w", err), w.exec(ctx, "ROLLBACK"))
+		}
+	}
 	if err := w.exec(ctx, "COMMIT"); err != nil {
 		return false, errors.Join(fmt.Errorf("commit: %w", err), w.exec(ctx, "ROLLBACK"))
 	}
+	if w.all {
+		w.commits, w.bytes = 0, 0
+	}
+	for _, c := range w.staged {
+		w.commits, w.bytes = w.commits+1, w.bytes+len(c.row)
+	}
+	w.unmerged.committed(w.all, w.merged, w.staged)
+	clear(w.staged)
 	return false, nil
 }
 
 // exec runs one statement, prepared once.
 func (w *writer) exec(ctx context.Context, query string, args ...any) error {
-	_, err := w.change(ctx, query, args...)
+	_, err := w.update(ctx, query, args...)
 	return err
 }
 
-// change is exec, and returns how many rows that has changed.
-func (w *writer) change(ctx context.Context, query string, args ...any) (rows int64, err error) {
+// update is exec, and returns how many rows that has changed.
+func (w *writer) update(ctx context.Context, query string, args ...any) (rows int64, err error) {
 	stmt, err := w.stmts.get(ctx, query)
 	if err != nil {
 		return 0, err
@@ -173,6 +198,25 @@ func (w *writer) row(ctx context.Context, query string, dest []any, args ...any)
 		return err
 	}
 	return stmt.QueryRowContext(ctx, args...).Scan(dest...)
+}
+
+// rows calls f for each row of a query, prepared once.
+func (w *writer) rows(ctx context.Context, query string, args []any, f func(*sql.Rows) error) error {
+	stmt, err := w.stmts.get(ctx, query)
+	if err != nil {
+		return err
+	}
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // many runs a statement for n rows, up to 64 rows at a time: before, then row once for each, separated by commas, then after. fixed are the

@@ -41,6 +41,23 @@ func Packs(apply []Record) (packs []Pack, others []int) {
 	return packs, others
 }
 
+// Repack makes one pack of the ids of many, of one origin, without those below its floor.
+func Repack(o tuple.Origin, ids []byte, floors map[tuple.Origin]int64) Pack {
+	floor, ok := floors[o]
+	p := Pack{Origin: o, IDs: make([]byte, 0, len(ids))}
+	for ; len(ids) >= packed; ids = ids[packed:] {
+		offset := int64(binary.BigEndian.Uint64(ids[packed-8:]))
+		if ok && offset < floor {
+			continue
+		}
+		if len(p.IDs) == 0 || offset > p.Greatest {
+			p.Greatest = offset
+		}
+		p.IDs = append(p.IDs, ids[:packed]...)
+	}
+	return p
+}
+
 // Add puts an applied id into the head unless it lies below its floor. The floors must be there already.
 func (h *Head) Add(id tuple.ID, a Applied) {
 	if floor, ok := h.Floors[a.Position.Origin]; !ok || a.Position.Offset >= floor {
