@@ -48,7 +48,7 @@ func newBrokers() *cobra.Command {
 			}
 			server := &http.Server{Handler: http.HandlerFunc(discard), ReadHeaderTimeout: 10 * time.Second}
 			go func() { _ = server.Serve(collector) }()
-			defer server.Close()
+			defer server.Close() //nolint:errcheck // the process ends
 			out := json.NewEncoder(cmd.OutOrStdout())
 			if err := out.Encode(addresses{stack.NATSURL(), stack.KafkaBrokers(), "http://" + collector.Addr().String()}); err != nil {
 				return err

@@ -46,7 +46,9 @@ func TestIndexes(t *testing.T) {
 		saved(topology.Save{Collection: "b", Indexes: [][]string{{"time"}}}),
 	}}
 	want := []doc.Index{
-		{Collection: "a", Fields: []string{"time"}, TTL: 3600}, {Collection: "a", Fields: []string{"-time"}}, {Collection: "a", Fields: []string{"device", "time"}},
+		{Collection: "a", Fields: []string{"time"}, TTL: 3600},
+		{Collection: "a", Fields: []string{"-time"}},
+		{Collection: "a", Fields: []string{"device", "time"}},
 		{Collection: "b", Fields: []string{"time"}},
 	}
 	if d := cmp.Diff(want, indexes(plan)); d != "" {

@@ -98,7 +98,8 @@ func TestReplayOutlivesItsOwner(t *testing.T) {
 func logOf(t *testing.T, c *control.Control) (log struct {
 	Floor, Length int64
 	Paused        bool
-}) {
+},
+) {
 	t.Helper()
 	members, err := c.Members(t.Context(), "tally")
 	if err != nil {

@@ -279,6 +279,7 @@ func (b *tally) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) 
 	v.(*number).n++
 	return nil
 }
+
 func (b *tally) Group(t *tuple.Tuple) (string, bool)                            { return t.Key, true }
 func (b *tally) Keys(g string, add func(string))                                { add(g) }
 func (b *tally) Due(bolt.Tick) (int64, bool)                                    { return 0, false }

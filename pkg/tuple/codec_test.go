@@ -75,7 +75,8 @@ func TestFrameRoundTrip(t *testing.T) {
 		roots := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Root {
 			return Root{
 				Origin(rapid.Uint64().Draw(t, "origin")), rapid.Int64Range(0, 1<<40).Draw(t, "first"),
-				Attempt{rapid.Uint32().Draw(t, "generation"), rapid.Uint32().Draw(t, "count")}, rapid.Int64().Draw(t, "floor"),
+				Attempt{rapid.Uint32().Draw(t, "generation"), rapid.Uint32().Draw(t, "count")},
+				rapid.Int64().Draw(t, "floor"),
 			}
 		}), 1, 4).Draw(t, "roots")
 		text := rapid.StringN(0, 20, 80)

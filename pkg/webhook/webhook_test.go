@@ -82,11 +82,26 @@ func TestAnswers(t *testing.T) {
 		code int
 		want string
 	}{
-		{200, accepted}, {201, accepted}, {204, accepted},
-		{301, final}, {302, final}, {307, final}, {308, final},
-		{400, final}, {401, final}, {404, final}, {410, final}, {422, final},
-		{408, retried}, {425, retried}, {429, retried},
-		{500, outage}, {502, outage}, {503, outage}, {504, outage}, {599, outage},
+		{200, accepted},
+		{201, accepted},
+		{204, accepted},
+		{301, final},
+		{302, final},
+		{307, final},
+		{308, final},
+		{400, final},
+		{401, final},
+		{404, final},
+		{410, final},
+		{422, final},
+		{408, retried},
+		{425, retried},
+		{429, retried},
+		{500, outage},
+		{502, outage},
+		{503, outage},
+		{504, outage},
+		{599, outage},
 	} {
 		answer = tt.code
 		err := h.Post(t.Context(), "0a", []byte(`{}`))

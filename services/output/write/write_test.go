@@ -217,7 +217,8 @@ func TestFinishSaysUnavailable(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for _, es := range [][]topology.Edge{
-		{{From: "a"}}, {{From: "a", Save: &topology.Save{}}},
+		{{From: "a"}},
+		{{From: "a", Save: &topology.Save{}}},
 		{{From: "a", Save: &topology.Save{Collection: "x"}}, {From: "a", Stream: "default", Save: &topology.Save{Collection: "y"}}},
 	} {
 		if _, err := New(Options{Edges: es, Store: &memory{}}); err == nil {

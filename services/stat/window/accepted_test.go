@@ -29,8 +29,10 @@ bolts:
 // Whatever a topology accepts of windows and aggregates, New takes; what New could not keep, a topology refuses.
 func TestWhatIsAcceptedRuns(t *testing.T) {
 	var windows []string
-	for _, size := range []string{"tumbling: 1h", "tumbling: 1ms", "sliding: 1h, slide: 1h", "sliding: 1h, slide: 10m", "sliding: 1000s, slide: 1s", "sliding: 1001s, slide: 1s",
-		"sliding: 1s, slide: 2s", "sliding: 1h", "session: 1ms", "session: 1h", "session: 1h, slide: 1m", "count: 1", "count: 10000", "count: 10001", "count: 0", "count: 5, slide: 2", "count: 5, slide: 6"} {
+	for _, size := range []string{
+		"tumbling: 1h", "tumbling: 1ms", "sliding: 1h, slide: 1h", "sliding: 1h, slide: 10m", "sliding: 1000s, slide: 1s", "sliding: 1001s, slide: 1s",
+		"sliding: 1s, slide: 2s", "sliding: 1h", "session: 1ms", "session: 1h", "session: 1h, slide: 1m", "count: 1", "count: 10000", "count: 10001", "count: 0", "count: 5, slide: 2", "count: 5, slide: 6",
+	} {
 		for _, more := range []string{"", ", time: processing"} {
 			windows = append(windows, "window: {"+size+more+"}")
 		}
@@ -42,8 +44,10 @@ func TestWhatIsAcceptedRuns(t *testing.T) {
 		"aggregates: {f: first(site)}", "aggregates: {f: last(site)}", "aggregates: {n: count(x, 1)}", "aggregates: {n: sum}", "aggregates: {n: distinct}",
 		"aggregates: {device: count}", "aggregates: {n: median(x)}",
 	}
-	for _, call := range []string{"distinct(x)", "distinct(site)", "distinct(site, 1)", "quantile(x, 0)", "quantile(x, 1)", "quantile(x, 0.95)", "quantile(x, 2)", "quantile(x)", "quantile(x, 0.1, 0.2)", "quantile(site, 0.1)",
-		"topk(site, 1)", "topk(x, 100)", "topk(x, 101)", "topk(x, 0)", "topk(x, 1.5)", "topk(x)", "ewma(x, 0)", "ewma(x, 1)", "ewma(x, 0.3)", "ewma(x, -1)", "ewma(x)", "ewma(site, 0.5)"} {
+	for _, call := range []string{
+		"distinct(x)", "distinct(site)", "distinct(site, 1)", "quantile(x, 0)", "quantile(x, 1)", "quantile(x, 0.95)", "quantile(x, 2)", "quantile(x)", "quantile(x, 0.1, 0.2)", "quantile(site, 0.1)",
+		"topk(site, 1)", "topk(x, 100)", "topk(x, 101)", "topk(x, 0)", "topk(x, 1.5)", "topk(x)", "ewma(x, 0)", "ewma(x, 1)", "ewma(x, 0.3)", "ewma(x, -1)", "ewma(x)", "ewma(site, 0.5)",
+	} {
 		what = append(what, fmt.Sprintf("aggregates: {a: %q, n: count}", call))
 	}
 	accepted, refused := 0, 0

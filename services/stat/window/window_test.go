@@ -253,7 +253,8 @@ func TestScript(t *testing.T) {
 		{"lifetime", topology.Window{Kind: topology.WindowLifetime}, []string{`default a@11 {"kind":"lifetime","who":"a","sum":3}`, `default a@12 {"kind":"lifetime","who":"a","sum":7}`}},
 		{"tumbling", topology.Window{Kind: topology.WindowTumbling, Size: 10 * ms}, []string{``, `default a@20 {"kind":"tumbling","start":10,"who":"a","sum":7}`}},
 		{
-			"sliding", topology.Window{Kind: topology.WindowSliding, Size: 10 * ms, Slide: 5 * ms},
+			"sliding",
+			topology.Window{Kind: topology.WindowSliding, Size: 10 * ms, Slide: 5 * ms},
 			[]string{``, "default a@15 {\"kind\":\"sliding\",\"start\":5,\"who\":\"a\",\"sum\":7}\ndefault a@20 {\"kind\":\"sliding\",\"start\":10,\"who\":\"a\",\"sum\":7}"},
 		},
 	} {
@@ -337,8 +338,12 @@ func TestNewRefuses(t *testing.T) {
 // Whatever the order of readings, watermarks, restarts and the final flush, each reading is in each of its windows exactly once, or late.
 func TestEveryReadingOnce(t *testing.T) {
 	windows := []topology.Window{
-		{Kind: topology.WindowTumbling, Size: 10 * ms}, {Kind: topology.WindowSession, Gap: 5 * ms}, {Kind: topology.WindowLifetime}, {},
-		{Kind: topology.WindowTumbling, Size: 10 * ms, Time: "processing"}, {Kind: topology.WindowCount, Count: 3},
+		{Kind: topology.WindowTumbling, Size: 10 * ms},
+		{Kind: topology.WindowSession, Gap: 5 * ms},
+		{Kind: topology.WindowLifetime},
+		{},
+		{Kind: topology.WindowTumbling, Size: 10 * ms, Time: "processing"},
+		{Kind: topology.WindowCount, Count: 3},
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		spec := stat(rapid.SampledFrom(windows).Draw(rt, "window"), aggregate("n", "count", "x"), aggregate("s", "sum", "x"))
