@@ -64,7 +64,7 @@ func (h *host) callLoop(ctx, hard context.Context) error {
 	}
 	defer func() {
 		deaf()
-		<-replies //nolint:errcheck // the answer came by other ways, or never will
+		<-replies //nolint:errcheck // it has ended because it was told to
 	}()
 	for subject, answer := range map[string]func([]byte) []byte{
 		call.Subject(name):       func(q []byte) []byte { return d.answer(hard, q) },

@@ -11,7 +11,7 @@ import (
 )
 
 // Commits wait to be merged until there are so many of them, or so many bytes. A commit is a row of its own until then: one of few tuples touches a page
-// or two where it would touch ten, and a key that changes with each goes into the table of values once for all of them. A large one does not wait, since it
+// or two instead of some of each table, and a key that changes with each goes into the table of values once for all of them. A large one does not wait, since it
 // has many keys, which others will hardly change too.
 const (
 	mergeCommits = 512
