@@ -13,7 +13,7 @@ BIN              := $(CURDIR)/.cache/bin
 export BOLTMESH_TOOLS ?= $(CURDIR)/.cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help build images compose-test test early vet unit programs integration tools most-tools lint fmt fuzz sim chaos chaos-short bench bench-micro bench-check bench-curves bench-real clean
+.PHONY: help build images compose-test test early vet unit raced unraced programs integration tools most-tools lint fmt fuzz sim chaos chaos-short bench bench-micro bench-check bench-curves bench-real clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,14 @@ early:
 vet: ## go vet
 	$(GO) vet ./...
 
+# Two at a time: much of pkg/service's two minutes is waiting.
 unit: most-tools ## tests of pkg and services, with -race, and some thousand simulated worlds
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target raced unraced
+
+raced:
 	$(GO) test -race -timeout 10m $$($(GO) list ./pkg/... ./services/... | grep -vE '/pkg/(sqlite|meshtest)$$')
+
+unraced:
 	$(GO) test -race -timeout 10m -skip 'TestState$$' ./pkg/sqlite # SQLite as Go code takes two minutes for it with -race
 	$(GO) test -timeout 10m -run 'TestState$$' ./pkg/sqlite
 	$(GO) test -timeout 10m ./pkg/meshtest # one goroutine at a time has no races to find, and is ten times faster without
