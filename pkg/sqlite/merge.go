@@ -111,7 +111,7 @@ const everyTask = 0
 func (w *writer) mergeOf(ctx context.Context, task int64) error {
 	const which = "FROM change WHERE ?1 = 0 OR task = ?1"
 	tasks := map[int64]*change{}
-	err := w.rows(ctx, "SELECT task, batch "+which+" ORDER BY seq", []any{task}, func(r *sql.Rows) error {
+	err := w.stmts.each(ctx, "SELECT task, batch "+which+" ORDER BY seq", []any{task}, func(r *sql.Rows) error {
 		var task int64
 		var row []byte
 		if err := r.Scan(&task, &row); err != nil {

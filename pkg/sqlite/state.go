@@ -28,21 +28,7 @@ func blob[B ~[]byte | ~string](b B) []byte { return append([]byte{}, b...) }
 
 // query calls f for each row of a reading query.
 func (db *DB) query(ctx context.Context, query string, args []any, f func(*sql.Rows) error) error {
-	stmt, err := db.read.get(ctx, query)
-	if err != nil {
-		return err
-	}
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return db.read.each(ctx, query, args, f)
 }
 
 // Claim implements state.Store.

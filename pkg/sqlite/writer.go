@@ -200,25 +200,6 @@ func (w *writer) row(ctx context.Context, query string, dest []any, args ...any)
 	return stmt.QueryRowContext(ctx, args...).Scan(dest...)
 }
 
-// rows calls f for each row of a query, prepared once.
-func (w *writer) rows(ctx context.Context, query string, args []any, f func(*sql.Rows) error) error {
-	stmt, err := w.stmts.get(ctx, query)
-	if err != nil {
-		return err
-	}
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
 // many runs a statement for n rows, up to 64 rows at a time: before, then row once for each, separated by commas, then after. fixed are the
 // arguments of before, add appends those of row i.
 func (w *writer) many(ctx context.Context, before, row, after string, n int, add func(args []any, i int) []any, fixed ...any) error {
@@ -264,6 +245,25 @@ func (s *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
 	}
 	s.known[query] = stmt
 	return stmt, nil
+}
+
+// each calls f for each row of a query.
+func (s *statements) each(ctx context.Context, query string, args []any, f func(*sql.Rows) error) error {
+	stmt, err := s.get(ctx, query)
+	if err != nil {
+		return err
+	}
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 func (s *statements) close() error {
