@@ -99,7 +99,7 @@ func (d *Doc) extend(to extent) bool {
 		}
 		if !d.root.load(d.raw, only) {
 			d.root.fields = d.root.fields[:0]
-			d.root.byName = nil
+			d.root.places = nil
 			d.err = errNotObject
 			if len(d.raw) > 0 {
 				d.err = fmt.Errorf("%w: %.40q", errNotObject, d.raw)

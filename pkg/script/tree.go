@@ -3,6 +3,7 @@ package script
 import (
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"slices"
 	"strconv"
@@ -154,7 +155,7 @@ func hashOf[T string | []byte](s T) uint32 {
 	return uint32(n)&0xff | uint32(s[0])<<8 | uint32(s[n-1])<<16 | uint32(s[n/2])<<24
 }
 
-// wide is the number of fields from which an object keeps a map of names; below it a walk is faster.
+// wide is the number of fields from which an object keeps a hash table of names; below it a walk is faster.
 const wide = 32
 
 // object is a JSON object whose fields are known and whose values are decoded when touched. A name that occurs twice
@@ -162,13 +163,13 @@ const wide = 32
 type object struct {
 	node
 	fields []field
-	byName map[string]int // of objects with more than wide fields
+	places []int32 // hash table of objects with more than wide fields, open addressing: 1 + a field's place, 0 is free; its length is a power of two
 }
 
 // load indexes raw, which must hold one JSON object and nothing else: the fields whose names have the hashes of only, or all when it is nil.
 func (o *object) load(raw []byte, only []uint32) bool {
 	o.fields = o.fields[:0]
-	o.byName = nil
+	o.places = o.places[:0]
 	o.dirty = false
 	o.view = view{}
 	s := scanner{b: raw}
@@ -219,20 +220,53 @@ func (o *object) push() *field {
 	return &o.fields[n]
 }
 
-// note enters the last field into byName, once the object is wide.
+// note enters the last field into the table, once the object is wide.
 func (o *object) note() {
 	n := len(o.fields)
-	if n <= wide {
-		return
+	if n > wide && 2*n > len(o.places) { // at most half full, so that a search ends soon
+		o.index()
+	} else if n > wide {
+		o.enter(n - 1)
 	}
-	if o.byName != nil {
-		o.byName[o.fields[n-1].key()] = n - 1
-		return
+}
+
+// index makes the table, in the memory of the one before if that suffices.
+func (o *object) index() {
+	size := 4 * wide
+	for size < 4*len(o.fields) {
+		size *= 2
 	}
-	o.byName = make(map[string]int, 2*n)
+	if cap(o.places) < size {
+		o.places = make([]int32, size)
+	}
+	o.places = o.places[:size]
+	clear(o.places)
 	for i := range o.fields {
-		o.byName[o.fields[i].key()] = i
+		o.enter(i)
 	}
+}
+
+func (o *object) enter(i int) {
+	f := &o.fields[i]
+	at := 0
+	if f.decoded {
+		at = o.home(maphash.String(seed, f.name))
+	} else {
+		at = o.home(maphash.Bytes(seed, f.quoted[1:len(f.quoted)-1]))
+	}
+	for o.places[at] != 0 {
+		at = (at + 1) & (len(o.places) - 1)
+	}
+	o.places[at] = int32(i + 1)
+}
+
+// seed makes it unknown which names meet in a table: they come from anybody.
+var seed = maphash.MakeSeed()
+
+func (o *object) home(hash uint64) int { return int(hash) & (len(o.places) - 1) }
+
+func (f *field) is(name string) bool {
+	return f.decoded && f.name == name || !f.decoded && string(f.quoted[1:len(f.quoted)-1]) == name
 }
 
 func (o *object) add(name string, hash uint32, v slot) {
@@ -243,18 +277,17 @@ func (o *object) add(name string, hash uint32, v slot) {
 
 // find returns the place of a field, deleted ones included, or -1.
 func find[T string | []byte](o *object, name T, hash uint32) int {
-	if o.byName != nil {
-		if i, ok := o.byName[string(name)]; ok {
-			return i
+	if len(o.places) > 0 {
+		for at := o.home(maphash.String(seed, string(name))); o.places[at] != 0; at = (at + 1) & (len(o.places) - 1) {
+			i := int(o.places[at]) - 1
+			if f := &o.fields[i]; f.hash == hash && f.is(string(name)) {
+				return i
+			}
 		}
 		return -1
 	}
 	for i := range o.fields {
-		f := &o.fields[i]
-		if f.hash != hash {
-			continue
-		}
-		if f.decoded && f.name == string(name) || !f.decoded && string(f.quoted[1:len(f.quoted)-1]) == string(name) {
+		if f := &o.fields[i]; f.hash == hash && f.is(string(name)) {
 			return i
 		}
 	}
@@ -311,11 +344,8 @@ func (s *slot) same(v *slot) bool {
 
 func (o *object) remove(i int) {
 	o.fields = append(o.fields[:i], o.fields[i+1:]...)
-	if o.byName != nil {
-		clear(o.byName)
-		for i := range o.fields {
-			o.byName[o.fields[i].key()] = i
-		}
+	if len(o.places) > 0 {
+		o.index()
 	}
 }
 
