@@ -248,7 +248,7 @@ func (o *object) index() {
 
 func (o *object) enter(i int) {
 	f := &o.fields[i]
-	at := 0
+	var at int
 	if f.decoded {
 		at = o.home(maphash.String(seed, f.name))
 	} else {
