@@ -63,7 +63,7 @@ func TestAdviseNamesTheHotKey(t *testing.T) {
 			t.Errorf("%q", n.Do)
 		}
 	}
-	if queued, err := conn.Queued(t.Context(), "rooms", "hot"); err != nil || queued == 0 {
+	if queued, err := conn.Queued(t.Context(), "rooms", "hot"); err != nil || queued.Sum() == 0 {
 		t.Errorf("%d frames are left, %v: what waits must not be taken", queued, err)
 	}
 }
@@ -71,7 +71,7 @@ func TestAdviseNamesTheHotKey(t *testing.T) {
 // skewed puts readings into the alarm's input, nine of ten of one device.
 func skewed(t *testing.T, conn *jetstream.Conn, hot string) {
 	t.Helper()
-	if err := conn.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: "hot"}}); err != nil {
+	if err := conn.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: "hot", Tasks: 8}}); err != nil {
 		t.Fatal(err)
 	}
 	p := bolt.Packer{Revision: 1, Source: "clean", Edges: []bolt.Edge{{To: "hot", Stream: "default", Tasks: 8, Key: byDevice(nil)}}}

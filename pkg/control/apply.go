@@ -105,12 +105,11 @@ type change struct {
 }
 
 func (c *change) run(ctx context.Context) error {
-	removed, recreated, err := c.compare(ctx)
+	removed, err := c.compare(ctx)
 	if err != nil {
 		return err
 	}
-	keep := slices.DeleteFunc(inputs(c.plan), func(in jetstream.Input) bool { return slices.Contains(recreated, in.Node) })
-	if err := c.conn.Provision(ctx, keep); err != nil {
+	if err := c.conn.Provision(ctx, inputs(c.plan)); err != nil {
 		return err
 	}
 	before, err := c.Members(ctx, c.name)
@@ -121,9 +120,6 @@ func (c *change) run(ctx context.Context) error {
 	if c.old != nil {
 		if c.report.Warning, err = c.stop(ctx, before); err != nil {
 			return err
-		}
-		if err := c.recreate(ctx, recreated); err != nil {
-			return errors.Join(err, c.restore(ctx))
 		}
 		if err := c.divide(ctx, c.was); err != nil {
 			return errors.Join(err, c.restore(ctx))
@@ -150,42 +146,34 @@ func (c *change) run(ctx context.Context) error {
 		return err
 	}
 	c.tidy(ctx)
+	if err := c.conn.Trim(ctx, inputs(c.plan)); err != nil {
+		return err
+	}
 	return c.remove(ctx, removed)
 }
 
-// compare finds the nodes whose input streams are not wanted any more, and those whose streams need other consumers.
-func (c *change) compare(ctx context.Context) (removed, recreated []string, err error) {
-	there, err := c.conn.Inputs(ctx, c.name)
+// compare finds the nodes whose inputs are not wanted any more.
+func (c *change) compare(ctx context.Context) (removed []string, err error) {
+	removed, err = c.conn.Inputs(ctx, c.name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	shared := map[string]bool{}
 	for _, in := range inputs(c.plan) {
-		shared[in.Node] = in.Shared
-	}
-	for _, n := range there {
-		if _, wanted := shared[n]; !wanted {
-			removed = append(removed, n)
-		}
+		removed = slices.DeleteFunc(removed, func(node string) bool { return node == in.Node })
 	}
 	slices.Sort(removed)
 	if c.old == nil {
-		return removed, nil, nil
+		return removed, nil
 	}
 	if len(removed) > 0 && !c.options.Drain {
-		return nil, nil, fmt.Errorf("the change removes %s: apply it with --drain to process what is under way there and remove it, or keep it in the file",
+		return nil, fmt.Errorf("the change removes %s: apply it with --drain to process what is under way there and remove it, or keep it in the file",
 			strings.Join(removed, ", "))
 	}
 	if c.was, err = c.old.Plan(); err != nil {
-		return nil, nil, fmt.Errorf("the applied revision %d cannot be read: delete it with `boltmesh delete %s` and apply again: %w", c.old.Revision, c.name, err)
-	}
-	for _, in := range inputs(c.was) {
-		if s, wanted := shared[in.Node]; wanted && s != in.Shared {
-			recreated = append(recreated, in.Node)
-		}
+		return nil, fmt.Errorf("the applied revision %d cannot be read: delete it with `boltmesh delete %s` and apply again: %w", c.old.Revision, c.name, err)
 	}
 	c.report.Divided, err = divided(c.was, c.plan)
-	return removed, recreated, err
+	return removed, err
 }
 
 // stop waits until nothing of the old revision is under way. A warning says when that is not certain.
@@ -210,20 +198,6 @@ func (c *change) stop(ctx context.Context, alive []member.Member) (warning strin
 
 // unsure is what may happen when nobody could be asked whether everything emitted is processed.
 const unsure = "readings that the old revision handled and did not report are handled again, by the new one"
-
-// recreate replaces input streams, which are empty now.
-func (c *change) recreate(ctx context.Context, nodes []string) error {
-	var again []jetstream.Input
-	for _, in := range inputs(c.plan) {
-		if slices.Contains(nodes, in.Node) {
-			again = append(again, in)
-		}
-	}
-	if err := c.conn.Remove(ctx, again); err != nil {
-		return err
-	}
-	return c.conn.Provision(ctx, again)
-}
 
 // restore lets the topology go on, unless somebody had paused it.
 func (c *change) restore(ctx context.Context) error { return c.release(ctx, c.name, c.id) }
@@ -318,9 +292,7 @@ func roll(plan *topology.Plan, seen map[string]member.Member, expected []string,
 
 // remove deletes what belongs to nodes that are gone.
 func (c *change) remove(ctx context.Context, nodes []string) error {
-	var gone []jetstream.Input
 	for _, n := range nodes {
-		gone = append(gone, jetstream.Input{Topology: c.name, Node: n})
 		for _, filter := range []string{c.name + ".own." + n + ".>", member.DivisionKey(c.name, n)} {
 			if err := c.forget(ctx, filter); err != nil {
 				return err
@@ -328,5 +300,5 @@ func (c *change) remove(ctx context.Context, nodes []string) error {
 		}
 	}
 	c.report.Removed = nodes
-	return c.conn.Remove(ctx, gone)
+	return c.conn.Remove(ctx, c.name, nodes)
 }

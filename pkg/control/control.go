@@ -241,11 +241,7 @@ func (c *Control) clear(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	var inputs []jetstream.Input
-	for _, n := range nodes {
-		inputs = append(inputs, jetstream.Input{Topology: name, Node: n})
-	}
-	if err := c.conn.Remove(ctx, inputs); err != nil {
+	if err := c.conn.Remove(ctx, name, nodes); err != nil {
 		return err
 	}
 	if err := c.conn.RemoveNotices(ctx, name); err != nil {
@@ -313,15 +309,19 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// inputs lists the input streams that a plan needs.
+// inputs lists the inputs that a plan needs.
 func inputs(p *topology.Plan) (out []jetstream.Input) {
 	for _, n := range p.Nodes {
 		if n.Kind != topology.KindSpout {
-			out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: n.ID, Shared: n.Shared})
+			in := jetstream.Input{Topology: p.Topology.Name, Node: n.ID}
+			if !n.Shared {
+				in.Tasks = n.Tasks
+			}
+			out = append(out, in)
 		}
 	}
 	if p.Topology.Spout.Calls {
-		out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: topology.ReplyNode})
+		out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: topology.ReplyNode, Tasks: 1})
 	}
 	return out
 }

@@ -49,9 +49,11 @@ func (c *Control) queued(ctx context.Context, name string) (map[string]uint64, e
 	}
 	out := map[string]uint64{}
 	for _, n := range nodes {
-		if out[n], err = c.conn.Queued(ctx, name, n); err != nil {
+		frames, err := c.conn.Queued(ctx, name, n)
+		if err != nil {
 			return nil, err
 		}
+		out[n] = frames.Sum()
 	}
 	return out, nil
 }

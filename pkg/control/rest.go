@@ -155,18 +155,20 @@ func (r *rest) crowded(ctx context.Context) (out []string, err error) {
 // sweep throws away the frames for tasks that a node does not have, and returns how many the others have.
 func (r *rest) sweep(ctx context.Context, n *topology.Node) (frames uint64, err error) {
 	name := r.plan.Topology.Name
-	tasks, err := r.conn.QueuedTasks(ctx, name, n.ID)
+	waiting, err := r.conn.Queued(ctx, name, n.ID)
 	if err != nil {
 		return 0, err
 	}
-	for task, waiting := range tasks {
+	for task := range waiting {
 		if int(task) < n.Tasks {
-			frames += waiting
-		} else if err := r.conn.Purge(ctx, name, n.ID, task); err != nil {
+			continue
+		}
+		if err := r.conn.Purge(ctx, name, n.ID, task); err != nil {
 			return 0, err
 		}
+		delete(waiting, task)
 	}
-	return frames, nil
+	return waiting.Sum(), nil
 }
 
 // runners says who handles a node's frames.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -45,31 +43,6 @@ func (c *Conn) Tell(subject string, data []byte) error {
 	return nil
 }
 
-// Waiting returns how many frames wait in each task of a node's input, those being handled included; none for a task without any.
-func (c *Conn) Waiting(ctx context.Context, topology, node string) (map[int32]uint64, error) {
-	s, err := c.js.Stream(ctx, StreamName(topology, node))
-	if err != nil {
-		return nil, err
-	}
-	subjects := Subject(topology, node, tuple.Shared)
-	prefix := strings.TrimSuffix(subjects, "any")
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(prefix+"*"))
-	if err != nil {
-		return nil, fmt.Errorf("what waits for %s/%s: %w", topology, node, err)
-	}
-	frames := map[int32]uint64{}
-	for subject, n := range info.State.Subjects {
-		task := int64(tuple.Shared)
-		if subject != subjects {
-			if task, err = strconv.ParseInt(strings.TrimPrefix(subject, prefix), 10, 32); err != nil {
-				continue // somebody else's
-			}
-		}
-		frames[int32(task)] = n
-	}
-	return frames, nil
-}
-
 // Single is an inbox of a shared input that takes one frame at a time and has none waiting behind it. It implements bolt.Inbox.
 type Single struct {
 	consumer jetstream.Consumer
@@ -85,7 +58,7 @@ func (c *Conn) JoinSingly(ctx context.Context, topology, node string) (*Single, 
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
+	consumer, err := js.Consumer(ctx, StreamName(topology, node, tuple.Shared), sharedConsumer)
 	if err != nil {
 		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
 	}

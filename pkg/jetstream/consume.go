@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,10 +15,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// patience is how long Fetch waits for a first frame.
-const patience = 500 * time.Millisecond
+// patience is how long Fetch waits for a first frame, and lull when there is one to be acknowledged.
+const (
+	patience = 500 * time.Millisecond
+	lull     = 50 * time.Millisecond
+)
 
 // A pull is told that its consumer is alive in this rhythm, and is repeated when it is not told for two of them. After so many pulls in vain the owner of a
 // task makes a new consumer, as that takes a moment, and servers sometimes take 10 s or more to agree on a leader of one that has lost it.
@@ -38,6 +41,7 @@ type Inbox struct {
 	gap      atomic.Bool // a delivery is missing, or the consumer is silent
 	messages jetstream.MessagesContext
 	ready    chan jetstream.Msg
+	last     jetstream.Msg // handled, and not acknowledged yet: see Ack
 	failed   chan error
 	stop     sync.Once
 	done     chan struct{}
@@ -63,8 +67,8 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 	settle(nc) // what was acknowledged here must not come again
 	reconnects := nc.Stats().Reconnects
 	r := replacement{
-		Conn: c, via: js, stream: StreamName(topology, node), prefix: fmt.Sprintf("t%d-e", task), epoch: epoch,
-		config: consumerConfig("", Subject(topology, node, task), ahead*batch),
+		Conn: c, via: js, stream: StreamName(topology, node, task), prefix: fmt.Sprintf("t%d-e%d-", task, epoch),
+		config: consumerConfig("", ahead*batch),
 	}
 	// How far it is need not survive the server: whoever comes back to one that was away takes the task anew. On file it would be written ten times a second.
 	r.config.MemoryStorage = true
@@ -92,19 +96,18 @@ type replacement struct {
 	*Conn
 	via            jetstream.JetStream // the connection that the frames come over
 	stream, prefix string
-	epoch          uint64
 	config         jetstream.ConsumerConfig
 	tries          int
 }
 
 // try makes one attempt. A request is lost when it reaches a cluster without a meta leader. So is the answer to a deletion, and to a creation, when the
 // consumer's own leader is to give it and was on a server that has just died: the deletion is carried out all the same, and of the new consumer another one
-// is made, whose leader the cluster draws anew. As the server refuses a second consumer of a subject, the one that is created is the only one.
+// is made, whose leader the cluster draws anew. As the server refuses a second consumer of the stream, the one that is created is the only one.
 func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
 	var old []string
 	copies := 0
 	err := ask(ctx, "consumers", func(ctx context.Context) (err error) {
-		old, copies, err = r.consumers(ctx, r.stream, r.prefix) // also one of this epoch, from before an interruption or an attempt that was not answered
+		old, copies, err = r.consumers(ctx, r.stream) // also one of this epoch, from before an interruption or an attempt that was not answered
 		return err
 	})
 	if err != nil {
@@ -128,7 +131,7 @@ func (r *replacement) try(ctx context.Context) (jetstream.Consumer, error) {
 	create, cancel := context.WithTimeout(ctx, creation)
 	defer cancel()
 	// A name of its own for each attempt: one that is there already would not begin again at the first frame.
-	r.config.Durable = fmt.Sprintf("%s%d-%s", r.prefix, r.epoch, rand.Text()[:8])
+	r.config.Durable = r.prefix + rand.Text()[:8]
 	consumer, err := r.via.CreateConsumer(create, r.stream, r.config)
 	if err != nil {
 		return nil, fmt.Errorf("create consumer %s: %w", r.config.Durable, err)
@@ -157,17 +160,15 @@ func (c *creations) took(d time.Duration) {
 	c.usual.Store(int64((7*usual + d) / 8)) // one of two that do so at once may be lost
 }
 
-// consumers lists those of a stream whose names begin so, and says how many copies of the stream there are.
-func (c *Conn) consumers(ctx context.Context, stream, prefix string) (found []string, copies int, err error) {
+// consumers lists those of a stream, and says how many copies of the stream there are.
+func (c *Conn) consumers(ctx context.Context, stream string) (found []string, copies int, err error) {
 	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
 		return nil, 0, err
 	}
 	names := s.ConsumerNames(ctx)
 	for n := range names.Name() {
-		if strings.HasPrefix(n, prefix) {
-			found = append(found, n)
-		}
+		found = append(found, n)
 	}
 	return found, s.CachedInfo().Config.Replicas, names.Err()
 }
@@ -178,7 +179,7 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := js.Consumer(ctx, StreamName(topology, node), sharedConsumer)
+	consumer, err := js.Consumer(ctx, StreamName(topology, node, tuple.Shared), sharedConsumer)
 	if err != nil {
 		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
 	}
@@ -274,20 +275,11 @@ func (in *Inbox) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 }
 
 func (in *Inbox) fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
-	wait := time.NewTimer(patience)
-	defer wait.Stop()
-	var out []bolt.Delivery
-	select {
-	case m, ok := <-in.ready:
-		if !ok {
-			return nil, in.why()
-		}
-		out = append(out, bolt.Delivery{Data: m.Data(), Token: m})
-	case <-wait.C:
-		return nil, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	m, err := in.first(ctx)
+	if m == nil || err != nil {
+		return nil, err
 	}
+	out := []bolt.Delivery{{Data: m.Data(), Token: m}}
 	for len(out) < most {
 		select {
 		case m, ok := <-in.ready:
@@ -300,6 +292,27 @@ func (in *Inbox) fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 		}
 	}
 	return out, nil
+}
+
+// first waits for a frame; nil when none comes in time.
+func (in *Inbox) first(ctx context.Context) (jetstream.Msg, error) {
+	wait := patience
+	if in.last != nil {
+		wait = lull
+	}
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	select {
+	case m, ok := <-in.ready:
+		if !ok {
+			return nil, in.why()
+		}
+		return m, nil
+	case <-over.C:
+		return nil, in.ackLast()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (in *Inbox) why() error {
@@ -315,16 +328,29 @@ func (in *Inbox) why() error {
 	}
 }
 
-// Ack implements bolt.Inbox. The acknowledgement travels behind everything this connection has sent before.
+// Ack implements bolt.Inbox. The acknowledgements travel behind everything this connection has sent before. That of the last one waits for the next Ack, or for a
+// lull: an acknowledged frame is removed, and of a stream that becomes empty the server removes the file and makes another, which costs more than the frame.
 func (in *Inbox) Ack(_ context.Context, ds []bolt.Delivery) error {
 	for _, d := range ds {
-		m := d.Token.(jetstream.Msg)
-		in.mu.Lock()
-		delete(in.held, m.Reply())
-		in.mu.Unlock()
-		if err := m.Ack(); err != nil {
-			return fmt.Errorf("acknowledge: %w", err)
+		if err := in.ackLast(); err != nil {
+			return err
 		}
+		in.last = d.Token.(jetstream.Msg)
+	}
+	return nil
+}
+
+func (in *Inbox) ackLast() error {
+	m := in.last
+	if m == nil {
+		return nil
+	}
+	in.last = nil
+	in.mu.Lock()
+	delete(in.held, m.Reply())
+	in.mu.Unlock()
+	if err := m.Ack(); err != nil {
+		return fmt.Errorf("acknowledge: %w", err)
 	}
 	return nil
 }
@@ -342,9 +368,11 @@ func working(ds []bolt.Delivery) error {
 	return nil
 }
 
-// Close ends the pull; what was fetched and not acknowledged is delivered again, to whoever comes next. When it returns the server knows what was.
+// Close ends the pull; what was fetched and not acknowledged is delivered again, to whoever comes next. When it returns the server knows what was. It must not
+// be called while Fetch or Ack is.
 func (in *Inbox) Close() {
 	in.stop.Do(func() {
+		_ = in.ackLast() // the connection is closed: the frame is handed out again
 		close(in.closing)
 		in.messages.Stop()
 		go func() { // let pump finish a hand-over

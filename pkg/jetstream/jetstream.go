@@ -1,4 +1,4 @@
-// Package jetstream is everything that knows NATS: it provisions a stream per node, publishes and consumes frames, carries ledger deltas, keeps
+// Package jetstream is everything that knows NATS: it provisions a stream per task, publishes and consumes frames, carries ledger deltas, keeps
 // leases, topologies and dead letters. Services hand its values to the engine as inboxes, outboxes and so on.
 // It never looks into a frame or a tuple.
 package jetstream
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -186,15 +187,33 @@ func (c *Conn) Connected() bool { return c.nc.IsConnected() && c.lane.connected(
 
 // Names of streams, subjects and consumers.
 
-// StreamName is the stream of a node's input.
-func StreamName(topology, node string) string { return "BM_" + topology + "_" + node }
+// StreamName is the stream of what waits for one task of a node. Each has a stream of its own: tasks do not wait for one another's frames to be stored, what
+// is acknowledged lies at the beginning, and in a cluster servers share the work on one node.
+func StreamName(topology, node string, task int32) string {
+	return "BM_" + topology + "_" + node + "_" + taskName(task)
+}
 
 // Subject is where frames for one task of a node go.
 func Subject(topology, node string, task int32) string {
+	return "bm." + topology + "." + node + "." + taskName(task)
+}
+
+// shared is the name of the task that workers compete for.
+const shared = "any"
+
+func taskName(task int32) string {
 	if task == tuple.Shared {
-		return "bm." + topology + "." + node + ".any"
+		return shared
 	}
-	return fmt.Sprintf("bm.%s.%s.%d", topology, node, task)
+	return strconv.Itoa(int(task))
+}
+
+func taskOf(name string) (int32, error) {
+	if name == shared {
+		return tuple.Shared, nil
+	}
+	task, err := strconv.ParseUint(name, 10, 31)
+	return int32(task), err
 }
 
 // Serve answers requests on a subject until stop is called. Each request has a goroutine of its own.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -73,7 +74,7 @@ func texts(ds []bolt.Delivery) (out []string) {
 // TestTakeover shows what a new epoch does to the old owner: its waiting pull ends, what it had not acknowledged comes to the new owner, in order.
 func TestTakeover(t *testing.T) {
 	c := connect(t)
-	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat"}}); err != nil {
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 4}}); err != nil {
 		t.Fatal(err)
 	}
 	var frames []bolt.Outgoing
@@ -92,7 +93,7 @@ func TestTakeover(t *testing.T) {
 	if got := texts(first); !slices.Equal(got, []string{"0", "1", "2", "3", "4"}) {
 		t.Fatalf("the owner got %v", got)
 	}
-	if err := old.Ack(t.Context(), first[:2]); err != nil {
+	if err := old.Ack(t.Context(), first[:3]); err != nil { // that of the third waits
 		t.Fatal(err)
 	}
 	owner, err := c.Take(t.Context(), "a", "stat", 3, 2, 8)
@@ -117,9 +118,98 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// TestTheLastAcknowledgementWaits checks that a frame stays until a later one is acknowledged, nothing comes for a while, or its inbox is closed.
+func TestTheLastAcknowledgementWaits(t *testing.T) {
+	c := connect(t)
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := c.Take(t.Context(), "a", "stat", 0, 1, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	handle := func(from, to int) {
+		t.Helper()
+		var frames []bolt.Outgoing
+		for n := from; n < to; n++ {
+			frames = append(frames, frame("stat", 0, n))
+		}
+		if err := c.Outbox("a").Publish(t.Context(), frames); err != nil {
+			t.Fatal(err)
+		}
+		if err := in.Ack(t.Context(), receive(t, in, to-from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func(want uint64) {
+		t.Helper()
+		var n uint64
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			q, err := c.Queued(t.Context(), "a", "stat")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n = q.Sum(); n == want {
+				return
+			}
+		}
+		t.Fatalf("%d frames are left, want %d", n, want)
+	}
+	handle(0, 3)
+	left(1)
+	handle(3, 4)
+	left(1)
+	if ds, err := in.Fetch(t.Context(), 8); len(ds) > 0 || err != nil {
+		t.Fatalf("got %v, %v", texts(ds), err)
+	}
+	left(0)
+	handle(4, 6)
+	left(1)
+	in.Close()
+	left(0)
+}
+
+// TestTrim has a node lose tasks, then all of them to workers that compete, and get others.
+func TestTrim(t *testing.T) {
+	c := connect(t)
+	other := jetstream.Input{Topology: "a", Node: "stat-2", Tasks: 3}
+	for round, tasks := range []int{4, 2, 0, 5} {
+		want := []string{"[0 1 2 3]", "[0 1]", "[-1]", "[0 1 2 3 4]"}[round]
+		in := jetstream.Input{Topology: "a", Node: "stat", Tasks: tasks}
+		if err := errors.Join(c.Provision(t.Context(), []jetstream.Input{in, other}), c.Trim(t.Context(), []jetstream.Input{in})); err != nil {
+			t.Fatal(err)
+		}
+		var frames []bolt.Outgoing
+		for task := int32(tuple.Shared); task < 6; task++ {
+			frames = append(frames, frame("stat", task, round))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if err := c.Outbox("a").Publish(ctx, frames); err == nil {
+			t.Errorf("%d tasks: frames for others were taken", tasks)
+		}
+		cancel()
+		q, err := c.Queued(t.Context(), "a", "stat")
+		if got := fmt.Sprint(slices.Sorted(maps.Keys(q))); err != nil || got != want {
+			t.Errorf("%d tasks: frames wait for %s, want %s (%v)", tasks, got, want, err)
+		}
+		for task := range q {
+			if err := c.Purge(t.Context(), "a", "stat", task); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := c.Remove(t.Context(), "a", []string{"stat"}); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, err := c.Inputs(t.Context(), "a"); err != nil || !slices.Equal(nodes, []string{"stat-2"}) {
+		t.Errorf("inputs of %v are left, %v", nodes, err)
+	}
+}
+
 func TestRefusedPublishIsRepeatedUntilThereIsRoom(t *testing.T) {
 	c := connect(t)
-	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "slow", Shared: true}}); err != nil {
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "slow"}}); err != nil {
 		t.Fatal(err)
 	}
 	out := c.Outbox("a")

@@ -12,7 +12,7 @@ import (
 // Peek looks at frames that wait for a task, the oldest first, without taking them: up to most of them, and for so long. Of what comes and goes
 // between two looks it sees nothing.
 func (c *Conn) Peek(ctx context.Context, topology, node string, task int32, most int, d time.Duration) (frames [][]byte, err error) {
-	s, err := c.js.Stream(ctx, StreamName(topology, node))
+	s, err := c.js.Stream(ctx, StreamName(topology, node, task))
 	if err != nil {
 		return nil, fmt.Errorf("stream of %s/%s: %w", topology, node, err)
 	}

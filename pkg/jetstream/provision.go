@@ -3,56 +3,80 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// Limits of a node's input stream; they are the back-pressure.
+// Limits of an input stream; they are the back-pressure.
 const (
-	framesPerSubject = 1024
-	bytesPerStream   = 256 << 20
-	sharedConsumer   = "shared"
+	framesPerStream = 1024
+	bytesPerTask    = 32 << 20
+	bytesShared     = 256 << 20
+	sharedConsumer  = "shared"
 )
 
 // ackWait is after how long the server hands a frame out again. What a worker holds it says so of in time (keep), however long it takes, so this is only how
 // long acknowledgements and frames are missed that were lost with a server or a worker: a full input stands still that long.
 const ackWait = 10 * time.Second
 
-// Input names a node's input to be provisioned.
+// Input is a node's input: a stream for each task, or one that workers compete for.
 type Input struct {
 	Topology, Node string
-	Shared         bool
+	Tasks          int // 0: workers compete
 }
 
-// Provision creates or updates the input streams, and the consumer of shared ones, before any producer starts. It waits until they
-// can be had, or ctx ends.
+func (in Input) tasks() []int32 {
+	if in.Tasks == 0 {
+		return []int32{tuple.Shared}
+	}
+	tasks := make([]int32, in.Tasks)
+	for i := range tasks {
+		tasks[i] = int32(i)
+	}
+	return tasks
+}
+
+// atOnce is how many requests about streams are under way together: in a cluster each takes its servers a while.
+const atOnce = 8
+
+// Provision creates or updates the streams of inputs, and the consumers of shared ones, before any producer starts. It waits until they can be had, or ctx
+// ends.
 func (c *Conn) Provision(ctx context.Context, inputs []Input) error {
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(atOnce)
 	for _, in := range inputs {
-		name := StreamName(in.Topology, in.Node)
-		s, err := c.stream(ctx, "stream "+name, jetstream.StreamConfig{
-			Name: name, Subjects: []string{"bm." + in.Topology + "." + in.Node + ".*"},
-			Description: "input of node " + in.Node + " of topology " + in.Topology,
-			Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			MaxMsgsPerSubject: framesPerSubject, MaxBytes: bytesPerStream, MaxMsgs: -1,
-			Storage: jetstream.FileStorage, Duplicates: 2 * time.Minute,
-		})
-		if err != nil {
-			return err
-		}
-		if !in.Shared {
-			continue
-		}
-		err = c.wait(ctx, "consumer of "+name, func(ctx context.Context) error {
-			_, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(sharedConsumer, "", framesPerSubject))
-			return err
-		})
-		if err != nil {
-			return err
+		for _, task := range in.tasks() {
+			all.Go(func() error { return c.provision(ctx, in, task) })
 		}
 	}
-	return nil
+	return all.Wait()
+}
+
+func (c *Conn) provision(ctx context.Context, in Input, task int32) error {
+	name, bytes := StreamName(in.Topology, in.Node, task), int64(bytesPerTask)
+	if task == tuple.Shared {
+		bytes = bytesShared
+	}
+	s, err := c.stream(ctx, "stream "+name, jetstream.StreamConfig{
+		Name: name, Subjects: []string{Subject(in.Topology, in.Node, task)},
+		Description: "input of node " + in.Node + " of topology " + in.Topology,
+		Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
+		MaxMsgs: framesPerStream, MaxBytes: bytes, Storage: jetstream.FileStorage, Duplicates: 2 * time.Minute,
+	})
+	if err != nil || task != tuple.Shared {
+		return err
+	}
+	return c.wait(ctx, "consumer of "+name, func(ctx context.Context) error {
+		_, err := s.CreateOrUpdateConsumer(ctx, consumerConfig(sharedConsumer, framesPerStream))
+		return err
+	})
 }
 
 // stream creates or updates a stream, and waits for it until ctx ends: a cluster that is being formed answers late.
@@ -66,41 +90,79 @@ func (c *Conn) stream(ctx context.Context, what string, config jetstream.StreamC
 	return s, err
 }
 
-// Remove deletes the input streams.
-func (c *Conn) Remove(ctx context.Context, inputs []Input) error {
+// Trim deletes the streams of nodes that their inputs do not have any more: those of tasks that are not, or what workers competed for.
+func (c *Conn) Trim(ctx context.Context, inputs []Input) error {
 	for _, in := range inputs {
-		if err := c.js.DeleteStream(ctx, StreamName(in.Topology, in.Node)); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		there, err := c.inputTasks(ctx, in.Topology, in.Node)
+		if err != nil {
+			return err
+		}
+		wanted := in.tasks()
+		there = slices.DeleteFunc(there, func(task int32) bool { return slices.Contains(wanted, task) })
+		if err := c.removeStreams(ctx, in.Topology, in.Node, there); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Inputs lists the nodes of a topology that have an input stream.
-func (c *Conn) Inputs(ctx context.Context, topology string) (nodes []string, err error) {
-	prefix := StreamName(topology, "")
-	l := c.js.StreamNames(ctx, jetstream.WithStreamListSubject("bm."+topology+".*.*"))
-	for name := range l.Name() {
-		if node, ok := strings.CutPrefix(name, prefix); ok {
-			nodes = append(nodes, node)
+// Remove deletes the streams of nodes.
+func (c *Conn) Remove(ctx context.Context, topology string, nodes []string) error {
+	for _, node := range nodes {
+		tasks, err := c.inputTasks(ctx, topology, node)
+		if err == nil {
+			err = c.removeStreams(ctx, topology, node, tasks)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return nodes, l.Err()
+	return nil
 }
 
-// Queued returns how many frames wait in a node's input, those being handled included.
-func (c *Conn) Queued(ctx context.Context, topology, node string) (frames uint64, err error) {
-	s, err := c.js.Stream(ctx, StreamName(topology, node))
-	if err != nil {
-		return 0, err
+func (c *Conn) removeStreams(ctx context.Context, topology, node string, tasks []int32) error {
+	for _, task := range tasks {
+		err := c.js.DeleteStream(ctx, StreamName(topology, node, task))
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("remove the input of %s: %w", node, err)
+		}
 	}
-	return s.CachedInfo().State.Msgs, nil
+	return nil
+}
+
+// Inputs lists the nodes of a topology that have an input.
+func (c *Conn) Inputs(ctx context.Context, topology string) (nodes []string, err error) {
+	err = c.inputStreams(ctx, Frames(topology, "*"), func(node string, _ int32) {
+		if !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+	})
+	return nodes, err
+}
+
+// inputTasks lists the tasks of a node that have a stream; tuple.Shared stands for what workers compete for.
+func (c *Conn) inputTasks(ctx context.Context, topology, node string) (tasks []int32, err error) {
+	err = c.inputStreams(ctx, Frames(topology, node), func(_ string, task int32) { tasks = append(tasks, task) })
+	return tasks, err
+}
+
+// inputStreams calls f for each stream whose subject matches a filter.
+func (c *Conn) inputStreams(ctx context.Context, filter string, f func(node string, task int32)) error {
+	l := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(filter))
+	for name := range l.Name() {
+		if parts := strings.Split(name, "_"); len(parts) == 4 {
+			if task, err := taskOf(parts[3]); err == nil {
+				f(parts[2], task)
+			}
+		}
+	}
+	return l.Err()
 }
 
 // consumerConfig describes a durable pull consumer that hands out at most pending frames before the first of them is acknowledged.
-func consumerConfig(name, subject string, pending int) jetstream.ConsumerConfig {
+func consumerConfig(name string, pending int) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
-		Durable: name, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+		Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
 		MaxDeliver: -1, MaxAckPending: pending, DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
 }

@@ -25,8 +25,8 @@ const (
 
 // Refusals that pass, though their status is that of a wrong request.
 const (
-	errNoPeers   = 10005 // of a cluster in which fewer servers are known so far than copies are asked for
-	errNotUnique = 10100 // of a second consumer of a subject, while the deletion of the first is on its way through the cluster
+	errNoPeers = 10005 // of a cluster in which fewer servers are known so far than copies are asked for
+	errSecond  = 10099 // of a second consumer of an input, while the deletion of the first is on its way through the cluster
 )
 
 // passing reports whether an error is one that waiting mends: nobody answers, or a server says that it cannot now.
@@ -39,7 +39,7 @@ func passing(err error) bool {
 		}
 	}
 	var refused *jetstream.APIError
-	return errors.As(err, &refused) && (refused.Code >= 500 || refused.ErrorCode == errNoPeers || refused.ErrorCode == errNotUnique)
+	return errors.As(err, &refused) && (refused.Code >= 500 || refused.ErrorCode == errNoPeers || refused.ErrorCode == errSecond)
 }
 
 // wait calls f until it succeeds, fails for good, or ctx ends; what is what f wants, for whoever is told of the waiting.

@@ -4,41 +4,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// QueuedTasks returns how many frames wait in a node's input by task, those being handled included; tuple.Shared stands for what workers compete for.
-func (c *Conn) QueuedTasks(ctx context.Context, topology, node string) (frames map[int32]uint64, err error) {
-	s, err := c.js.Stream(ctx, StreamName(topology, node))
+// Queue says how many frames wait in a node's input by task, those being handled included; tuple.Shared stands for what workers compete for. A task for which
+// none wait is not in it.
+type Queue map[int32]uint64
+
+// Sum is how many wait in all.
+func (q Queue) Sum() (frames uint64) {
+	for _, n := range q {
+		frames += n
+	}
+	return frames
+}
+
+// Queued looks what waits in a node's input.
+func (c *Conn) Queued(ctx context.Context, topology, node string) (Queue, error) {
+	tasks, err := c.inputTasks(ctx, topology, node)
 	if err != nil {
 		return nil, fmt.Errorf("input of %s: %w", node, err)
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(">"))
-	if err != nil {
-		return nil, fmt.Errorf("input of %s: %w", node, err)
-	}
-	frames = map[int32]uint64{}
-	for subject, n := range info.State.Subjects {
-		task, err := strconv.ParseInt(subject[strings.LastIndexByte(subject, '.')+1:], 10, 32)
-		if err != nil {
-			task = -1 // the shared subject is a word
+	q := Queue{}
+	for _, task := range tasks {
+		s, err := c.js.Stream(ctx, StreamName(topology, node, task))
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue // it has just been removed
 		}
-		frames[int32(task)] += n
+		if err != nil {
+			return nil, fmt.Errorf("input of %s: %w", node, err)
+		}
+		if n := s.CachedInfo().State.Msgs; n > 0 {
+			q[task] = n
+		}
 	}
-	return frames, nil
+	return q, nil
 }
 
 // Purge deletes the frames that wait for one task of a node.
 func (c *Conn) Purge(ctx context.Context, topology, node string, task int32) error {
-	s, err := c.js.Stream(ctx, StreamName(topology, node))
+	s, err := c.js.Stream(ctx, StreamName(topology, node, task))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
 	if err == nil {
-		err = s.Purge(ctx, jetstream.WithPurgeSubject(Subject(topology, node, task)))
+		err = s.Purge(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("purge the input of task %d of %s: %w", task, node, err)

@@ -249,7 +249,7 @@ func (d *desk) who(ctx context.Context, id string) (a call.Taken) {
 
 // silent names the owners of the tasks of a node where frames wait, when nobody says that he works on them: they are frozen, or out of reach.
 func (d *desk) silent(ctx context.Context, h trace.Holder) (found []trace.Holder) {
-	frames, err := d.Conn.Waiting(ctx, d.plan.Topology.Name, h.Node)
+	frames, err := d.Conn.Queued(ctx, d.plan.Topology.Name, h.Node)
 	for _, task := range slices.Sorted(maps.Keys(frames)) {
 		if owner, _ := d.roster.owner(h.Node, strconv.Itoa(int(task))); task != tuple.Shared && owner.worker != "" {
 			found = append(found, trace.Holder{Node: h.Node, Task: task, Worker: owner.worker})

@@ -199,8 +199,11 @@ func TestFewWatchers(t *testing.T) {
 	}
 	few, many := count(2), count(16)
 	t.Logf("consumers by stream: with 2 tasks %v, with 16 tasks %v", few, many)
-	if few["BM_tally_count"] != 2 || many["BM_tally_count"] != 16 {
-		t.Error("not one consumer a task")
+	for task := range int32(16) {
+		name, want := jetstream.StreamName("tally", "count", task), 1
+		if many[name] != want || task < 2 && few[name] != want {
+			t.Errorf("%d and %d consumers on %s, want one", few[name], many[name], name)
+		}
 	}
 	for _, m := range []map[string]int{few, many} {
 		for stream, want := range map[string]int{"KV_BM_leases": 2, "KV_BM_topologies": 2, "BM_dead_letters": 2} { // one a worker

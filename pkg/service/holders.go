@@ -70,7 +70,7 @@ func (h *host) holders(ctx context.Context, root tuple.Root) (found []trace.Hold
 		if n.Kind == topology.KindSpout {
 			continue
 		}
-		if frames, err := h.Conn.Queued(ctx, name, n.ID); err == nil && frames > 0 {
+		if frames, err := h.Conn.Queued(ctx, name, n.ID); err == nil && frames.Sum() > 0 {
 			found = append(found, trace.Holder{Node: n.ID, Task: tuple.Shared})
 		}
 	}

@@ -34,7 +34,7 @@ type writer struct {
 	bytes    int          // of them
 	staged   []commit     // in this transaction
 	merged   []state.Task // in this transaction
-	all      bool         // tasks were merged in this transaction, before merged and staged
+	all      bool         // everything was merged in this transaction, before what merged and staged say
 }
 
 // write is one caller's work. It is done whole or not at all.

@@ -68,7 +68,11 @@ func open(t *testing.T) *room {
 	t.Cleanup(c.Close)
 	r := &room{T: t, conn: c, plan: planOf(t, rooms)}
 	for _, n := range r.plan.Nodes[1:] {
-		if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: n.ID, Shared: n.Shared}}); err != nil {
+		in := jetstream.Input{Topology: "rooms", Node: n.ID}
+		if !n.Shared {
+			in.Tasks = n.Tasks
+		}
+		if err := c.Provision(t.Context(), []jetstream.Input{in}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,7 +149,7 @@ func TestEdges(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for node, want := range map[string]uint64{"clean": 1, "totals": 2, "hot": 1} {
-		if n, err := r.conn.Queued(t.Context(), "rooms", node); err != nil || n != want {
+		if n, err := r.conn.Queued(t.Context(), "rooms", node); err != nil || n.Sum() != want {
 			t.Errorf("%d frames wait for %s (%v), want %d", n, node, err, want)
 		}
 	}

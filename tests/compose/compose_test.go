@@ -151,7 +151,7 @@ func (s *stack) leader() (server string) {
 		if err != nil {
 			return err
 		}
-		stream, err := js.Stream(ctx, "BM_"+name+"_clean")
+		stream, err := js.Stream(ctx, "BM_"+name+"_clean_any")
 		if err != nil {
 			return err
 		}

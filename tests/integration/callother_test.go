@@ -36,15 +36,12 @@ func (c *called) likeOthers(worker string) {
 			c.Fatalf("%s: %v", subject, err)
 		}
 	}
-	var names struct{ Consumers []string }
-	ask("$JS.API.CONSUMER.NAMES.BM_workers_b", &names)
-	for _, name := range names.Consumers {
-		if !regexp.MustCompile(`^t[01]-e[0-9]+-[0-9A-Za-z]+$`).MatchString(name) {
-			c.Errorf("a consumer named %s", name)
+	for task := range 2 {
+		var names struct{ Consumers []string }
+		ask(fmt.Sprintf("$JS.API.CONSUMER.NAMES.BM_workers_b_%d", task), &names)
+		if want := fmt.Sprintf(`^t%d-e[0-9]+-[0-9A-Za-z]+$`, task); len(names.Consumers) != 1 || !regexp.MustCompile(want).MatchString(names.Consumers[0]) {
+			c.Errorf("consumers %v of task %d, want one like %s", names.Consumers, task, want)
 		}
-	}
-	if len(names.Consumers) != 2 {
-		c.Errorf("consumers %v, want one for each task", names.Consumers)
 	}
 	var ping micro.Ping
 	var info micro.Info

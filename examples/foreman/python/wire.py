@@ -6,6 +6,10 @@ SHARED, MASK = -1, (1 << 64) - 1
 MAX_TUPLES, MAX_BYTES = 256, 64 << 10  # of one frame
 
 
+def task_name(task):
+    return "any" if task == SHARED else str(task)
+
+
 class Reader:
     def __init__(self, b):
         self.b, self.at = b, 0

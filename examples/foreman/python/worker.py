@@ -143,9 +143,12 @@ class Host:
     def own(self, task):
         return f"{self.topology}.own.{self.id}.{task}"
 
+    def stream(self, task):
+        return f"BM_{self.topology}_{self.id}_{wire.task_name(task)}"
+
     def take(self, task, epoch):
         """Replaces the consumers of earlier owners by one of this epoch."""
-        stream, consumer = f"BM_{self.topology}_{self.id}", f"t{task}-e{epoch}-{os.urandom(6).hex()}"
+        stream, consumer = self.stream(task), f"t{task}-e{epoch}-{os.urandom(6).hex()}"
         names, at = [], 0
         while True:
             page = self.nc.api(f"CONSUMER.NAMES.{stream}", {"offset": at})
@@ -153,15 +156,14 @@ class Host:
             if at >= page["total"]:
                 break
         for old in names:
-            if old.startswith(f"t{task}-e"):
-                try:
-                    self.nc.api(f"CONSUMER.DELETE.{stream}.{old}")
-                except Refused as e:
-                    if e.code != CONSUMER_NOT_FOUND:
-                        raise
-        config = {"name": consumer, "durable_name": consumer, "filter_subject": f"bm.{self.topology}.{self.id}.{task}", "ack_policy": "explicit",
-                  "ack_wait": ACK_WAIT * 10**9, "max_deliver": -1, "max_ack_pending": 2 * BATCH, "deliver_policy": "all"}
-        self.nc.api(f"CONSUMER.CREATE.{stream}.{consumer}.{config['filter_subject']}", {"stream_name": stream, "config": config})
+            try:
+                self.nc.api(f"CONSUMER.DELETE.{stream}.{old}")
+            except Refused as e:
+                if e.code != CONSUMER_NOT_FOUND:
+                    raise
+        config = {"name": consumer, "durable_name": consumer, "ack_policy": "explicit", "ack_wait": ACK_WAIT * 10**9, "max_deliver": -1,
+                  "max_ack_pending": 2 * BATCH, "deliver_policy": "all"}
+        self.nc.api(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
         self.start(task, consumer, epoch)
 
     def start(self, task, consumer, epoch):
@@ -191,7 +193,7 @@ class Host:
         most = 1 if self.node.get("shared") else BATCH  # what we hold back nobody else can begin with
         while not stop.is_set():
             try:
-                messages = self.nc.pull(f"BM_{self.topology}_{self.id}", consumer, most)
+                messages = self.nc.pull(self.stream(task), consumer, most)
             except Refused:
                 return  # another owner has replaced the consumer
             if messages:
@@ -276,7 +278,7 @@ class Host:
         raise ValueError(f"the edge to {e['to']} divides by {e['grouping']} {e.get('by')}, which this worker does not know")
 
     def publish(self, to, task, tuples):
-        subject = f"bm.{self.topology}.{to}." + ("any" if task == wire.SHARED else str(task))
+        subject = f"bm.{self.topology}.{to}.{wire.task_name(task)}"
         while tuples:
             n, size = 0, 0
             while n < len(tuples) and n < wire.MAX_TUPLES and (n == 0 or size + cost(tuples[n]) <= wire.MAX_BYTES):
