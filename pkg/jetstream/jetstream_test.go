@@ -181,7 +181,7 @@ func TestTrim(t *testing.T) {
 			t.Fatal(err)
 		}
 		var frames []bolt.Outgoing
-		for task := int32(tuple.Shared); task < 6; task++ {
+		for task := tuple.Shared; task < 6; task++ {
 			frames = append(frames, frame("stat", task, round))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
