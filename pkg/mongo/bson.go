@@ -10,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/tidwall/gjson"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
@@ -21,78 +23,73 @@ const maxDepth = 90
 // appendBSON encodes a JSON object behind b. The order of keys stays; integers become int64, and doubles only when they do not fit and a double holds
 // them exactly; a top-level "time" in RFC 3339 becomes a date, to the millisecond.
 func appendBSON(b []byte, object []byte) ([]byte, error) {
-	d := json.NewDecoder(bytes.NewReader(object))
-	d.UseNumber()
-	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+	if !gjson.ValidBytes(object) {
+		return nil, errors.New("the document is not JSON")
+	}
+	x := gjson.ParseBytes(object)
+	if !x.IsObject() {
 		return nil, errors.New("the document is not a JSON object")
 	}
-	return appendObject(b, d, 1)
+	return appendMembers(b, x, 1)
 }
 
-// appendObject encodes what follows an opening brace.
-func appendObject(b []byte, d *json.Decoder, depth int) ([]byte, error) {
+// appendMembers encodes a valid object, or an array, which in BSON is a document with numbers for keys.
+func appendMembers(b []byte, x gjson.Result, depth int) (_ []byte, err error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("the document nests deeper than %d levels", maxDepth)
+	}
+	array, n := x.IsArray(), 0
 	start, b := bsoncore.AppendDocumentStart(b)
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
+	x.ForEach(func(name, value gjson.Result) bool {
+		var key string
+		if array {
+			key = strconv.Itoa(n)
+			n++
+		} else if key = text(name); strings.IndexByte(key, 0) >= 0 {
+			err = fmt.Errorf("the name %q holds a zero byte", key)
+			return false
 		}
-		key, _ := token.(string) // the decoder lets nothing else stand here
-		if strings.ContainsRune(key, 0) {
-			return nil, fmt.Errorf("the name %q holds a zero byte", key)
-		}
-		if b, err = appendElement(b, key, d, depth); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, err
-	}
-	return bsoncore.AppendDocumentEnd(b, start)
-}
-
-// appendArray encodes what follows an opening bracket.
-func appendArray(b []byte, d *json.Decoder, depth int) (_ []byte, err error) {
-	start, b := bsoncore.AppendDocumentStart(b) // an array is a document with numbers for keys
-	for i := 0; d.More(); i++ {
-		if b, err = appendElement(b, strconv.Itoa(i), d, depth); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, err
-	}
-	return bsoncore.AppendDocumentEnd(b, start)
-}
-
-func appendElement(b []byte, key string, d *json.Decoder, depth int) ([]byte, error) {
-	token, err := d.Token()
+		b, err = appendElement(b, key, value, depth)
+		return err == nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	switch x := token.(type) {
-	case json.Delim:
-		if depth++; depth > maxDepth {
-			return nil, fmt.Errorf("the document nests deeper than %d levels", maxDepth)
+	return bsoncore.AppendDocumentEnd(b, start)
+}
+
+func appendElement(b []byte, key string, x gjson.Result, depth int) ([]byte, error) {
+	switch x.Type {
+	case gjson.JSON:
+		kind := bsoncore.TypeEmbeddedDocument
+		if x.IsArray() {
+			kind = bsoncore.TypeArray
 		}
-		if x == '{' {
-			return appendObject(bsoncore.AppendHeader(b, bsoncore.TypeEmbeddedDocument, key), d, depth)
-		}
-		return appendArray(bsoncore.AppendHeader(b, bsoncore.TypeArray, key), d, depth)
-	case string:
+		return appendMembers(bsoncore.AppendHeader(b, kind, key), x, depth+1)
+	case gjson.String:
+		s := text(x)
 		if depth == 1 && key == "time" {
-			if t, err := time.Parse(time.RFC3339, x); err == nil {
+			if t, err := time.Parse(time.RFC3339, s); err == nil {
 				return bsoncore.AppendDateTimeElement(b, key, t.UnixMilli()), nil
 			}
 		}
-		return bsoncore.AppendStringElement(b, key, x), nil
-	case json.Number:
-		return appendNumber(b, key, x.String())
-	case bool:
-		return bsoncore.AppendBooleanElement(b, key, x), nil
+		return bsoncore.AppendStringElement(b, key, s), nil
+	case gjson.Number:
+		return appendNumber(b, key, x.Raw)
+	case gjson.True, gjson.False:
+		return bsoncore.AppendBooleanElement(b, key, x.Type == gjson.True), nil
 	default:
 		return bsoncore.AppendNullElement(b, key), nil
 	}
+}
+
+// text is the value of a string: as encoding/json has it where that is not plain, which takes a lone half of a surrogate pair for what it is.
+func text(x gjson.Result) (s string) {
+	if !strings.Contains(x.Raw, `\u`) && utf8.ValidString(x.Str) {
+		return x.Str
+	}
+	_ = json.Unmarshal([]byte(x.Raw), &s) // the whole was found valid
+	return s
 }
 
 func appendNumber(b []byte, key, number string) ([]byte, error) {

@@ -2,6 +2,8 @@ package mongo
 
 import (
 	"encoding/json"
+	"errors"
+	"reflect"
 	"testing"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -11,7 +13,7 @@ import (
 func FuzzBSON(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"_id":"a","time":"2026-11-21T09:32:52Z","n":[1,2.5,{"x":null}]}`, `{"a":{"b":{"c":[[],{}]}},"":""}`, `{"a":1,"a":2}`,
-		`{"n":-0,"m":1e308,"big":18446744073709551616}`, `{"t":"\ud800","time":"9999-12-31T23:59:59Z"}`, `[`, `{"a"`, `{"time":"0000-01-01T00:00:00Z"}`,
+		`{"n":-0,"m":1e308,"big":18446744073709551616}`, `{"t":"\ud800","time":"9999-12-31T23:59:59Z"}`, `[`, `{"a"`, "{\"\xff\":\"a\xff\xfeb\"}", `{"a\u0000b":1}`, `{"\ud83d\ude00":"\ud83dx"}`, `{"time":"0000-01-01T00:00:00Z"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -29,6 +31,15 @@ func FuzzBSON(f *testing.F) {
 		first, err := appendJSON(nil, raw)
 		if err != nil || !json.Valid(first) {
 			t.Fatalf("%q is no JSON (%v)", first, err)
+		}
+		var in, out map[string]any
+		if err := errors.Join(json.Unmarshal(object, &in), json.Unmarshal(first, &out)); err != nil {
+			t.Fatalf("%q became %q (%v)", object, first, err)
+		}
+		delete(in, "time") // may have become a date
+		delete(out, "time")
+		if !reflect.DeepEqual(in, out) {
+			t.Fatalf("%q became %q", object, first)
 		}
 		if raw, err = appendBSON(nil, first); err != nil {
 			t.Fatalf("%q went out but not in again: %v", first, err)
