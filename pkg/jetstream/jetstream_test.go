@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -168,6 +171,28 @@ func TestTheLastAcknowledgementWaits(t *testing.T) {
 	left(1)
 	in.Close()
 	left(0)
+}
+
+// TestStreamOfAnEarlierBuild has the subjects of a whole node: who provisions it is told what to do.
+func TestStreamOfAnEarlierBuild(t *testing.T) {
+	at := serve(t)
+	c := dial(t, jetstream.Options{URL: at})
+	nc, err := nats.Connect(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "BM_a_stat", Subjects: []string{"bm.a.stat.*"}}); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 1}})
+	if err == nil || !strings.Contains(err.Error(), "remove the stream that has bm.a.stat.0") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestTrim has a node lose tasks, then all of them to workers that compete, and get others.

@@ -26,6 +26,9 @@ const (
 // long acknowledgements and frames are missed that were lost with a server or a worker: a full input stands still that long.
 const ackWait = 10 * time.Second
 
+// errOverlap is the server's refusal of a stream whose subject another one has.
+const errOverlap = 10065
+
 // Input is a node's input: a stream for each task, or one that workers compete for.
 type Input struct {
 	Topology, Node string
@@ -67,6 +70,9 @@ func (c *Conn) provision(ctx context.Context, in Input, task int32) error {
 		Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
 		MaxMsgs: framesPerStream, MaxBytes: bytesPerStream, Storage: jetstream.FileStorage, Duplicates: 2 * time.Minute,
 	})
+	if refused := (*jetstream.APIError)(nil); errors.As(err, &refused) && refused.ErrorCode == errOverlap {
+		return fmt.Errorf("%w: remove the stream that has %s, perhaps that of a build from before each task had one", err, Subject(in.Topology, in.Node, task))
+	}
 	if err != nil || task != tuple.Shared {
 		return err
 	}
