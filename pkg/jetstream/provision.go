@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -52,14 +52,23 @@ const atOnce = 8
 // Provision creates or updates the streams of inputs, and the consumers of shared ones, before any producer starts. It waits until they can be had, or ctx
 // ends.
 func (c *Conn) Provision(ctx context.Context, inputs []Input) error {
-	all, ctx := errgroup.WithContext(ctx)
-	all.SetLimit(atOnce)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var all sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
 	for _, in := range inputs {
 		for _, task := range in.tasks() {
-			all.Go(func() error { return c.provision(ctx, in, task) })
+			turns <- struct{}{}
+			all.Go(func() {
+				if err := c.provision(ctx, in, task); err != nil {
+					stop(err) // the first counts: the others end because of it
+				}
+				<-turns
+			})
 		}
 	}
-	return all.Wait()
+	all.Wait()
+	return context.Cause(ctx)
 }
 
 func (c *Conn) provision(ctx context.Context, in Input, task int32) error {

@@ -101,7 +101,7 @@ var policy = []rule{
 	// Floor 2: one vendor each, and never one another.
 	{"pkg/jetstream", engine.and("github.com/nats-io/nats.go"), adapter},
 	{"pkg/redis", engine.and("github.com/redis/go-redis/v9"), adapter},
-	{"pkg/mongo", engine.and("go.mongodb.org/mongo-driver/v2"), adapter},
+	{"pkg/mongo", engine.and("go.mongodb.org/mongo-driver/v2", "github.com/tidwall/gjson"), adapter + "; gjson walks over the JSON that becomes BSON"},
 	{"pkg/sqlite", engine.and("modernc.org/sqlite"), adapter},
 	{"pkg/webhook", engine, adapter + "; HTTP needs no vendor"},
 	{"pkg/observe", engine.and("go.opentelemetry.io/otel", "github.com/prometheus/client_golang"), adapter + "; traces and metrics are one noun here, since one event becomes both"},
