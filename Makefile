@@ -31,7 +31,7 @@ compose-test: ## deploy/compose end to end: scale, upgrade and break it under lo
 	BOLTMESH_TOOLS=$(BOLTMESH_TOOLS) $(GO) test -tags compose -count 1 -timeout 30m -v ./tests/compose
 
 # In this order: what fails soonest fails first. Some unit tests need the servers too: the adapters' conformance suites.
-test: early vet unit programs integration ## everything: vet, unit tests with -race, programs and services on real servers
+test: early unit programs integration ## everything: vet, unit tests with -race, programs and services on real servers
 
 # Jaeger takes minutes to build, and nothing needs it until programs: it is built beside what goes before, with what processor time that leaves.
 early:
@@ -41,8 +41,8 @@ vet: ## go vet
 	$(GO) vet ./...
 
 # Two at a time: much of pkg/service's two minutes is waiting.
-unit: most-tools ## tests of pkg and services, with -race, and some thousand simulated worlds
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target raced unraced
+unit: most-tools ## go vet, and tests of pkg and services, with -race, and some thousand simulated worlds
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target raced vet unraced
 
 raced:
 	$(GO) test -race -timeout 10m $$($(GO) list ./pkg/... ./services/... | grep -vE '/pkg/(sqlite|meshtest)$$')

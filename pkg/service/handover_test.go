@@ -110,9 +110,10 @@ func TestHandover(t *testing.T) {
 	const most = 100 * time.Millisecond // on a quiet machine it is below 20 ms
 	m.until("w1 has all tasks", func() bool { return m.share("w1") == 8 })
 	fed := m.stream(devices)
-	step := func(what string, wanted map[string]int, least int, concerns func(move) bool) {
+	step := func(what string, act func(), wanted map[string]int, least int, concerns func(move) bool) {
 		t.Helper()
 		began := time.Now()
+		act()
 		m.until(what, func() bool {
 			for w, n := range wanted {
 				if m.share(w) != n {
@@ -139,12 +140,10 @@ func TestHandover(t *testing.T) {
 			t.Errorf("%s: a task was silent for %v; others that did not move waited up to %v", what, worst, usual)
 		}
 	}
-	m.worker("tally", "w2", build)
-	step("w2 joins", map[string]int{"w1": 4, "w2": 4}, 4, func(v move) bool { return v.to == "w2" })
-	stop := m.worker("tally", "w3", build)
-	step("w3 joins", map[string]int{"w3": 2}, 2, func(v move) bool { return v.to == "w3" })
-	stop()
-	step("w3 leaves", map[string]int{"w1": 4, "w2": 4, "w3": 0}, 2, func(v move) bool { return v.from == "w3" })
+	step("w2 joins", func() { m.worker("tally", "w2", build) }, map[string]int{"w1": 4, "w2": 4}, 4, func(v move) bool { return v.to == "w2" })
+	var stop func()
+	step("w3 joins", func() { stop = m.worker("tally", "w3", build) }, map[string]int{"w3": 2}, 2, func(v move) bool { return v.to == "w3" })
+	step("w3 leaves", stop, map[string]int{"w1": 4, "w2": 4, "w3": 0}, 2, func(v move) bool { return v.from == "w3" })
 	n := fed()
 	m.until("everything processed", m.source.done)
 	if got := m.totalOf(8); got != n {
