@@ -85,30 +85,48 @@ func (s *Store) writeCollection(ctx context.Context, c *mongo.Collection, items 
 		refused, once = append(refused, r...), once[n:]
 	}
 	for len(versioned) > 0 {
-		var round []item
-		round, versioned = distinct(versioned)
+		round, lower := highest(versioned)
+		var failed []document.Refusal
 		for some := range slices.Chunk(round, maxReplaces) {
 			r, err := s.replace(ctx, c, some)
 			if err != nil {
 				return nil, err
 			}
-			refused = append(refused, r...)
+			failed = append(failed, r...)
 		}
+		refused, versioned = append(refused, failed...), below(failed, round, lower)
 	}
 	return refused, nil
 }
 
-// distinct splits items into those with different ids and the rest: what one unordered command does with two writes to one id is not said anywhere.
-func distinct(items []item) (round, rest []item) {
-	seen := map[string]bool{}
+// highest splits items into the highest version of each id and the rest, which need not be written where that one is: it would replace them.
+func highest(items []item) (round, lower []item) {
+	at := map[string]int{}
 	for _, x := range items {
-		if seen[x.id] {
-			rest = append(rest, x)
-		} else {
-			round, seen[x.id] = append(round, x), true
+		i, there := at[x.id]
+		switch {
+		case !there:
+			at[x.id] = len(round)
+			round = append(round, x)
+		case x.version > round[i].version:
+			lower, round[i] = append(lower, round[i]), x
+		default:
+			lower = append(lower, x)
 		}
 	}
-	return round, rest
+	return round, lower
+}
+
+// below returns the lower versions of those that were refused.
+func below(refused []document.Refusal, round, lower []item) (left []item) {
+	if len(refused) == 0 {
+		return nil
+	}
+	ids := map[string]bool{}
+	for _, x := range round {
+		ids[x.id] = slices.ContainsFunc(refused, func(r document.Refusal) bool { return r.Index == x.index })
+	}
+	return slices.DeleteFunc(lower, func(x item) bool { return !ids[x.id] })
 }
 
 // insert writes documents that never change: one that is there already counts as written.
