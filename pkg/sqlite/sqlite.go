@@ -51,7 +51,7 @@ func OpenWith(path string, o Options) (*DB, error) {
 		synchronous = "NORMAL"
 	}
 	dsn := (&url.URL{Scheme: "file", Path: absolute, RawQuery: url.Values{"_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + synchronous + ")", "cache_size(-16000)", "temp_store(MEMORY)",
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + synchronous + ")", "cache_size(-8000)", "temp_store(MEMORY)",
 	}}.Encode()}).String()
 	writes, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
 	if err != nil {

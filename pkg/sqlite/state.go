@@ -248,25 +248,43 @@ func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state
 }
 
 func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, row []byte, b *state.Batch) error {
-	var task int64
-	var fence uint64
-	err := w.row(ctx, "SELECT id, fence FROM task WHERE topology = ? AND node = ? AND number = ?", []any{&task, &fence}, names(t)...)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && fence != epoch {
-		return state.ErrFenced
-	}
-	if err != nil {
-		return err
-	}
 	if len(row) >= large {
-		err = w.direct(ctx, t, task, row)
+		task, err := w.held(ctx, t, epoch)
+		if err == nil {
+			err = w.direct(ctx, t, task, row)
+		}
+		if err != nil {
+			return err
+		}
 	} else {
+		const insert = "INSERT INTO change (task, batch) SELECT id, ? FROM task WHERE topology = ? AND node = ? AND number = ? AND fence = ?"
+		written, err := w.update(ctx, insert, row, t.Topology, t.Node, t.Index, epoch)
+		if err != nil {
+			return err
+		}
+		if written == 0 {
+			return state.ErrFenced
+		}
 		w.staged = append(w.staged, commit{t, row})
-		err = w.exec(ctx, "INSERT INTO change (task, batch) VALUES (?,?)", task, row)
 	}
+	if len(b.Agenda)+len(b.Strike) == 0 { // most often
+		return nil
+	}
+	task, err := w.held(ctx, t, epoch)
 	if err != nil {
 		return err
 	}
 	return w.agenda(ctx, task, b)
+}
+
+// held returns the number under which a task's rows are kept, if it has been claimed in that epoch and not since.
+func (w *writer) held(ctx context.Context, t state.Task, epoch uint64) (task int64, err error) {
+	var fence uint64
+	err = w.row(ctx, "SELECT id, fence FROM task WHERE topology = ? AND node = ? AND number = ?", []any{&task, &fence}, names(t)...)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && fence != epoch {
+		return 0, state.ErrFenced
+	}
+	return task, err
 }
 
 func (w *writer) agenda(ctx context.Context, task int64, b *state.Batch) error {
@@ -290,12 +308,7 @@ func (s *State) Drop(ctx context.Context, tasks []state.Claimed) error {
 }
 
 func (w *writer) drop(ctx context.Context, t state.Claimed) error {
-	var fence uint64
-	err := w.row(ctx, "SELECT fence FROM task WHERE topology = ? AND node = ? AND number = ?", []any{&fence}, names(t.Task)...)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && fence != t.Epoch {
-		return state.ErrFenced
-	}
-	if err != nil {
+	if _, err := w.held(ctx, t.Task, t.Epoch); err != nil {
 		return err
 	}
 	if err := w.merge(ctx); err != nil {
