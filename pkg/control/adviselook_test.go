@@ -71,7 +71,7 @@ func TestAdviseNamesTheHotKey(t *testing.T) {
 // skewed puts readings into the alarm's input, nine of ten of one device.
 func skewed(t *testing.T, conn *jetstream.Conn, hot string) {
 	t.Helper()
-	if err := conn.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: "hot", Tasks: 8}}); err != nil {
+	if err := conn.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: "hot", Tasks: tuple.Tasks(8, false)}}); err != nil {
 		t.Fatal(err)
 	}
 	p := bolt.Packer{Revision: 1, Source: "clean", Edges: []bolt.Edge{{To: "hot", Stream: "default", Tasks: 8, Key: byDevice(nil)}}}

@@ -14,6 +14,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // Control is an operator's view of everything that is connected to one NATS. It is safe for concurrent use.
@@ -313,15 +314,11 @@ func wait(ctx context.Context, d time.Duration) error {
 func inputs(p *topology.Plan) (out []jetstream.Input) {
 	for _, n := range p.Nodes {
 		if n.Kind != topology.KindSpout {
-			in := jetstream.Input{Topology: p.Topology.Name, Node: n.ID}
-			if !n.Shared {
-				in.Tasks = n.Tasks
-			}
-			out = append(out, in)
+			out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: n.ID, Tasks: tuple.Tasks(n.Tasks, n.Shared)})
 		}
 	}
 	if p.Topology.Spout.Calls {
-		out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: topology.ReplyNode, Tasks: 1})
+		out = append(out, jetstream.Input{Topology: p.Topology.Name, Node: topology.ReplyNode, Tasks: tuple.Tasks(1, false)})
 	}
 	return out
 }

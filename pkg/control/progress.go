@@ -43,17 +43,13 @@ func (c *Control) Progress(ctx context.Context, name string) (Progress, error) {
 
 // queued returns the frames in every input.
 func (c *Control) queued(ctx context.Context, name string) (map[string]uint64, error) {
-	nodes, err := c.conn.Inputs(ctx, name)
+	queues, err := c.conn.Queues(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]uint64{}
-	for _, n := range nodes {
-		frames, err := c.conn.Queued(ctx, name, n)
-		if err != nil {
-			return nil, err
-		}
-		out[n] = frames.Sum()
+	for node, q := range queues {
+		out[node] = q.Sum()
 	}
 	return out, nil
 }

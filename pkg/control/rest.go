@@ -130,45 +130,36 @@ func (r *rest) missing(ctx context.Context) (string, error) {
 // are thrown away: nobody would ever take them, and those who wait for what is in them send it again.
 func (r *rest) crowded(ctx context.Context) (out []string, err error) {
 	name := r.plan.Topology.Name
-	queued, err := r.queued(ctx, name)
+	queues, err := r.conn.Queues(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	for node, n := range queued {
-		if n == 0 {
-			continue
-		}
+	for node, q := range queues {
 		i := slices.IndexFunc(r.plan.Nodes, func(o topology.Node) bool { return o.ID == node })
 		if i >= 0 && !r.plan.Nodes[i].Shared {
-			n, err = r.sweep(ctx, &r.plan.Nodes[i])
-			if err != nil {
+			if err := r.sweep(ctx, &r.plan.Nodes[i], q); err != nil {
 				return nil, err
 			}
 		}
-		if n > 0 {
+		if n := q.Sum(); n > 0 {
 			out = append(out, fmt.Sprintf("%d frames wait for %s (%s)", n, node, runners(node, r.seen)))
 		}
 	}
 	return out, nil
 }
 
-// sweep throws away the frames for tasks that a node does not have, and returns how many the others have.
-func (r *rest) sweep(ctx context.Context, n *topology.Node) (frames uint64, err error) {
-	name := r.plan.Topology.Name
-	waiting, err := r.conn.Queued(ctx, name, n.ID)
-	if err != nil {
-		return 0, err
-	}
-	for task := range waiting {
+// sweep throws away the frames for tasks that a node does not have.
+func (r *rest) sweep(ctx context.Context, n *topology.Node, q jetstream.Queue) error {
+	for task := range q {
 		if int(task) < n.Tasks {
 			continue
 		}
-		if err := r.conn.Purge(ctx, name, n.ID, task); err != nil {
-			return 0, err
+		if err := r.conn.Purge(ctx, r.plan.Topology.Name, n.ID, task); err != nil {
+			return err
 		}
-		delete(waiting, task)
+		delete(q, task)
 	}
-	return waiting.Sum(), nil
+	return nil
 }
 
 // runners says who handles a node's frames.

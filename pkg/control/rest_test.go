@@ -9,6 +9,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // TestSpoutThatHasJustBegun does not know its partitions yet: what its predecessor has emitted there is waited for.
@@ -52,7 +53,7 @@ func TestFramesForTasksThatAreNoMore(t *testing.T) {
 	c, conn := setup(t)
 	apply(t, c, rooms, control.ApplyOptions{})
 	spoutWorker(15, 15).start(t, c, conn)
-	if err := conn.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: "hot", Tasks: 12}}); err != nil { // it had more
+	if err := conn.Provision(t.Context(), []jetstream.Input{{Topology: "rooms", Node: "hot", Tasks: tuple.Tasks(12, false)}}); err != nil { // it had more
 		t.Fatal(err)
 	}
 	if err := conn.Outbox("rooms").Publish(t.Context(), []bolt.Outgoing{{Node: "hot", Task: 11, Data: []byte("late")}}); err != nil {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -190,30 +189,12 @@ func (c *Conn) Connected() bool { return c.nc.IsConnected() && c.lane.connected(
 // StreamName is the stream of what waits for one task of a node. Each has a stream of its own: tasks do not wait for one another's frames to be stored, what
 // is acknowledged lies at the beginning, and in a cluster servers share the work on one node.
 func StreamName(topology, node string, task int32) string {
-	return "BM_" + topology + "_" + node + "_" + taskName(task)
+	return "BM_" + topology + "_" + node + "_" + tuple.TaskName(task)
 }
 
 // Subject is where frames for one task of a node go.
 func Subject(topology, node string, task int32) string {
-	return "bm." + topology + "." + node + "." + taskName(task)
-}
-
-// shared is the name of the task that workers compete for.
-const shared = "any"
-
-func taskName(task int32) string {
-	if task == tuple.Shared {
-		return shared
-	}
-	return strconv.Itoa(int(task))
-}
-
-func taskOf(name string) (int32, error) {
-	if name == shared {
-		return tuple.Shared, nil
-	}
-	task, err := strconv.ParseUint(name, 10, 31)
-	return int32(task), err
+	return "bm." + topology + "." + node + "." + tuple.TaskName(task)
 }
 
 // Serve answers requests on a subject until stop is called. Each request has a goroutine of its own.

@@ -77,7 +77,7 @@ func texts(ds []bolt.Delivery) (out []string) {
 // TestTakeover shows what a new epoch does to the old owner: its waiting pull ends, what it had not acknowledged comes to the new owner, in order.
 func TestTakeover(t *testing.T) {
 	c := connect(t)
-	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 4}}); err != nil {
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: tuple.Tasks(4, false)}}); err != nil {
 		t.Fatal(err)
 	}
 	var frames []bolt.Outgoing
@@ -124,7 +124,7 @@ func TestTakeover(t *testing.T) {
 // TestTheLastAcknowledgementWaits checks that a frame stays until a later one is acknowledged, nothing comes for a while, or its inbox is closed.
 func TestTheLastAcknowledgementWaits(t *testing.T) {
 	c := connect(t)
-	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 1}}); err != nil {
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: tuple.Tasks(1, false)}}); err != nil {
 		t.Fatal(err)
 	}
 	in, err := c.Take(t.Context(), "a", "stat", 0, 1, 8)
@@ -189,7 +189,7 @@ func TestStreamOfAnEarlierBuild(t *testing.T) {
 	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "BM_a_stat", Subjects: []string{"bm.a.stat.*"}}); err != nil {
 		t.Fatal(err)
 	}
-	err = c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 1}})
+	err = c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: tuple.Tasks(1, false)}})
 	if err == nil || !strings.Contains(err.Error(), "remove the stream that has bm.a.stat.0") {
 		t.Errorf("got %v", err)
 	}
@@ -198,10 +198,10 @@ func TestStreamOfAnEarlierBuild(t *testing.T) {
 // TestTrim has a node lose tasks, then all of them to workers that compete, and get others.
 func TestTrim(t *testing.T) {
 	c := connect(t)
-	other := jetstream.Input{Topology: "a", Node: "stat-2", Tasks: 3}
+	other := jetstream.Input{Topology: "a", Node: "stat-2", Tasks: tuple.Tasks(3, false)}
 	for round, tasks := range []int{4, 2, 0, 5} {
 		want := []string{"[0 1 2 3]", "[0 1]", "[-1]", "[0 1 2 3 4]"}[round]
-		in := jetstream.Input{Topology: "a", Node: "stat", Tasks: tasks}
+		in := jetstream.Input{Topology: "a", Node: "stat", Tasks: tuple.Tasks(tasks, tasks == 0)}
 		if err := errors.Join(c.Provision(t.Context(), []jetstream.Input{in, other}), c.Trim(t.Context(), []jetstream.Input{in})); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +234,7 @@ func TestTrim(t *testing.T) {
 
 func TestRefusedPublishIsRepeatedUntilThereIsRoom(t *testing.T) {
 	c := connect(t)
-	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "slow"}}); err != nil {
+	if err := c.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "slow", Tasks: tuple.Tasks(0, true)}}); err != nil {
 		t.Fatal(err)
 	}
 	out := c.Outbox("a")

@@ -29,21 +29,10 @@ const ackWait = 10 * time.Second
 // errOverlap is the server's refusal of a stream whose subject another one has.
 const errOverlap = 10065
 
-// Input is a node's input: a stream for each task, or one that workers compete for.
+// Input is a node's input: a stream for each task, or one that workers compete for, which tuple.Shared stands for.
 type Input struct {
 	Topology, Node string
-	Tasks          int // 0: workers compete
-}
-
-func (in Input) tasks() []int32 {
-	if in.Tasks == 0 {
-		return []int32{tuple.Shared}
-	}
-	tasks := make([]int32, in.Tasks)
-	for i := range tasks {
-		tasks[i] = int32(i)
-	}
-	return tasks
+	Tasks          []int32
 }
 
 // atOnce is how many requests about streams are under way together: in a cluster each takes its servers a while.
@@ -57,7 +46,7 @@ func (c *Conn) Provision(ctx context.Context, inputs []Input) error {
 	var all sync.WaitGroup
 	turns := make(chan struct{}, atOnce)
 	for _, in := range inputs {
-		for _, task := range in.tasks() {
+		for _, task := range in.Tasks {
 			turns <- struct{}{}
 			all.Go(func() {
 				if err := c.provision(ctx, in, task); err != nil {
@@ -109,8 +98,7 @@ func (c *Conn) Trim(ctx context.Context, inputs []Input) error {
 		if err != nil {
 			return err
 		}
-		wanted := in.tasks()
-		there = slices.DeleteFunc(there, func(task int32) bool { return slices.Contains(wanted, task) })
+		there = slices.DeleteFunc(there, func(task int32) bool { return slices.Contains(in.Tasks, task) })
 		if err := c.removeStreams(ctx, in.Topology, in.Node, there); err != nil {
 			return err
 		}
@@ -163,7 +151,7 @@ func (c *Conn) inputStreams(ctx context.Context, filter string, f func(node stri
 	l := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(filter))
 	for name := range l.Name() {
 		if parts := strings.Split(name, "_"); len(parts) == 4 {
-			if task, err := taskOf(parts[3]); err == nil {
+			if task, err := tuple.ParseTask(parts[3]); err == nil {
 				f(parts[2], task)
 			}
 		}

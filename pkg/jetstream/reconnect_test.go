@@ -109,7 +109,7 @@ func TestNothingOvertakesWhatABreakLost(t *testing.T) {
 	w := newWire(t, at)
 	direct := dial(t, jetstream.Options{URL: at})
 	c := dial(t, jetstream.Options{URL: "nats://" + w.Addr().String()})
-	if err := direct.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: 4}}); err != nil {
+	if err := direct.Provision(t.Context(), []jetstream.Input{{Topology: "a", Node: "stat", Tasks: tuple.Tasks(4, false)}}); err != nil {
 		t.Fatal(err)
 	}
 	take := func() *jetstream.Inbox {

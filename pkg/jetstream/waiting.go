@@ -23,24 +23,39 @@ func (q Queue) Sum() (frames uint64) {
 
 // Queued looks what waits in a node's input.
 func (c *Conn) Queued(ctx context.Context, topology, node string) (Queue, error) {
-	tasks, err := c.inputTasks(ctx, topology, node)
+	all, err := c.queues(ctx, topology, node)
+	return all[node], err
+}
+
+// Queues looks what waits in the inputs of a topology, by node; those in which nothing waits are there too.
+func (c *Conn) Queues(ctx context.Context, topology string) (map[string]Queue, error) {
+	return c.queues(ctx, topology, "*")
+}
+
+func (c *Conn) queues(ctx context.Context, topology, nodes string) (map[string]Queue, error) {
+	tasks := map[string][]int32{}
+	err := c.inputStreams(ctx, Frames(topology, nodes), func(node string, task int32) { tasks[node] = append(tasks[node], task) })
 	if err != nil {
-		return nil, fmt.Errorf("input of %s: %w", node, err)
+		return nil, fmt.Errorf("inputs of %s: %w", topology, err)
 	}
-	q := Queue{}
-	for _, task := range tasks {
-		s, err := c.js.Stream(ctx, StreamName(topology, node, task))
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			continue // it has just been removed
-		}
-		if err != nil {
-			return nil, fmt.Errorf("input of %s: %w", node, err)
-		}
-		if n := s.CachedInfo().State.Msgs; n > 0 {
-			q[task] = n
+	all := map[string]Queue{}
+	for node, tasks := range tasks {
+		q := Queue{}
+		all[node] = q
+		for _, task := range tasks {
+			s, err := c.js.Stream(ctx, StreamName(topology, node, task))
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				continue // it has just been removed
+			}
+			if err != nil {
+				return nil, fmt.Errorf("input of %s: %w", node, err)
+			}
+			if n := s.CachedInfo().State.Msgs; n > 0 {
+				q[task] = n
+			}
 		}
 	}
-	return q, nil
+	return all, nil
 }
 
 // Purge deletes the frames that wait for one task of a node.

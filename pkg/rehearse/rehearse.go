@@ -193,14 +193,7 @@ func (s *Stage) enter(ctx context.Context) error {
 	s.loops = nil
 	for i := range s.o.Plan.Nodes[1:] {
 		n := &s.o.Plan.Nodes[i+1]
-		tasks := []int32{tuple.Shared}
-		if !n.Shared {
-			tasks = tasks[:0]
-			for task := range int32(n.Tasks) {
-				tasks = append(tasks, task)
-			}
-		}
-		for _, task := range tasks {
+		for _, task := range tuple.Tasks(n.Tasks, n.Shared) {
 			if err := s.cast(ctx, n, task); err != nil {
 				return fmt.Errorf("node %s: %w", n.ID, err)
 			}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/control"
-	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
@@ -66,11 +65,12 @@ func (h *host) holders(ctx context.Context, root tuple.Root) (found []trace.Hold
 	if len(found) > 0 {
 		return found
 	}
+	queues, err := h.Conn.Queues(ctx, name)
+	if err != nil {
+		h.failed(h.at(), "look where frames wait", err)
+	}
 	for _, n := range h.plan.Nodes {
-		if n.Kind == topology.KindSpout {
-			continue
-		}
-		if frames, err := h.Conn.Queued(ctx, name, n.ID); err == nil && frames.Sum() > 0 {
+		if queues[n.ID].Sum() > 0 {
 			found = append(found, trace.Holder{Node: n.ID, Task: tuple.Shared})
 		}
 	}

@@ -2,7 +2,6 @@ package tap
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"time"
 
@@ -126,7 +125,7 @@ func (f *Following) fits(frame *tuple.Frame, t *tuple.Tuple) bool {
 func (f *Following) deliver(h *jetstream.Heard, frame *tuple.Frame, t *tuple.Tuple, at time.Time) {
 	to, task := destination(h.Subject)
 	d := &delivery{t: *t, task: task, Hop: &observe.Hop{
-		Node: to, Task: taskName(task), From: frame.Source, Stream: t.Stream, Tuple: t.ID.String(), Device: t.Key,
+		Node: to, Task: tuple.TaskName(task), From: frame.Source, Stream: t.Stream, Tuple: t.ID.String(), Device: t.Key,
 		Generation: int64(t.Root.Attempt.Generation), Attempt: int64(t.Root.Attempt.Count), Outcome: Waiting, At: at,
 	}}
 	for _, n := range f.plan.Nodes {
@@ -162,13 +161,6 @@ func (f *Following) deltas(data []byte) {
 			f.waiting[r.Attempt]--
 		}
 	}
-}
-
-func taskName(task int32) string {
-	if task == tuple.Shared {
-		return "any"
-	}
-	return strconv.Itoa(int(task))
 }
 
 // Journey draws the tree as it has been seen. Above what a spout emitted stands a hop for its emission.

@@ -21,7 +21,7 @@ func (f *Following) Look(ctx context.Context, conn *jetstream.Conn) error {
 		if n.Kind == topology.KindSpout {
 			continue
 		}
-		for _, task := range tasksOf(n) {
+		for _, task := range tuple.Tasks(n.Tasks, n.Shared) {
 			frames, err := conn.Peek(ctx, name, n.ID, task, lookedMost, 0)
 			if err != nil {
 				return err
@@ -35,17 +35,6 @@ func (f *Following) Look(ctx context.Context, conn *jetstream.Conn) error {
 		}
 	}
 	return nil
-}
-
-func tasksOf(n *topology.Node) []int32 {
-	if n.Shared {
-		return []int32{tuple.Shared}
-	}
-	tasks := make([]int32, n.Tasks)
-	for i := range tasks {
-		tasks[i] = int32(i)
-	}
-	return tasks
 }
 
 // frameID computes the id that a frame was published under; "" when it cannot be read.

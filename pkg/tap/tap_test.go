@@ -68,10 +68,7 @@ func open(t *testing.T) *room {
 	t.Cleanup(c.Close)
 	r := &room{T: t, conn: c, plan: planOf(t, rooms)}
 	for _, n := range r.plan.Nodes[1:] {
-		in := jetstream.Input{Topology: "rooms", Node: n.ID}
-		if !n.Shared {
-			in.Tasks = n.Tasks
-		}
+		in := jetstream.Input{Topology: "rooms", Node: n.ID, Tasks: tuple.Tasks(n.Tasks, n.Shared)}
 		if err := c.Provision(t.Context(), []jetstream.Input{in}); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,8 @@
 // It never does I/O, reads a clock or starts a goroutine.
 package tuple
 
+import "strconv"
+
 // Limits of one frame; a tuple larger than MaxFrameBytes travels alone, one larger than MaxPayload is refused.
 const (
 	// MaxTuples is the greatest number of tuples in one frame.
@@ -17,6 +19,35 @@ const (
 
 // Shared is the task number in ledger ids and frames for a node whose workers compete instead of owning tasks.
 const Shared int32 = -1
+
+// Tasks lists the tasks of a node that has so many; Shared alone where workers compete.
+func Tasks(n int, shared bool) []int32 {
+	if shared {
+		return []int32{Shared}
+	}
+	tasks := make([]int32, n)
+	for i := range tasks {
+		tasks[i] = int32(i)
+	}
+	return tasks
+}
+
+// TaskName is how a task is called in subjects and to people: its number, or "any" for Shared.
+func TaskName(task int32) string {
+	if task == Shared {
+		return "any"
+	}
+	return strconv.Itoa(int(task))
+}
+
+// ParseTask reads what TaskName wrote.
+func ParseTask(name string) (int32, error) {
+	if name == TaskName(Shared) {
+		return Shared, nil
+	}
+	task, err := strconv.ParseUint(name, 10, 31)
+	return int32(task), err
+}
 
 // DefaultStream is the name of a node's output when none is given.
 const DefaultStream = "default"
