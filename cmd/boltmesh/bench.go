@@ -205,7 +205,8 @@ func (a results) print(w io.Writer, format string) error {
 // remark prints what only some scenarios have.
 func (r *result) remark(w io.Writer) {
 	if r.StoreReference > 0 {
-		fmt.Fprintf(w, "\n%s: bulk writes alone %.0f documents/s, ratio %.2f", r.Name, r.StoreReference, r.StoreRatio)
+		fmt.Fprintf(w, "\n%s: bulk writes alone %.0f documents/s, ratio %.2f; stored %.0f documents/s, with statistics and alarms, ratio %.2f",
+			r.Name, r.StoreReference, r.StoreRatio, r.Documents, r.DocumentRatio)
 	}
 	if r.Offered > 0 {
 		fmt.Fprintf(w, "\n%s: device-expr came to %.0f/s, offered %.0f/s", r.Name, r.Maximum, r.Offered)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/boltmesh/boltmesh/pkg/document"
 )
 
 // TestMain lets the test binary be the brokers' process of a bench, which starts the program that it is part of again.
@@ -64,6 +66,21 @@ func TestReadingHasTwelveFields(t *testing.T) {
 	var fields map[string]any
 	if err := json.Unmarshal(readings{}.at(1234, time.UnixMilli(1)).Value, &fields); err != nil || len(fields) != 12 {
 		t.Errorf("%d fields, %v", len(fields), err)
+	}
+}
+
+// TestStoredDocuments counts what a store has taken, and not what it refused.
+func TestStoredDocuments(t *testing.T) {
+	m := &meter{}
+	s := m.storing(document.NewMemory())
+	docs := []document.Document{bulkDocument(readings{}, 1, time.UnixMilli(1)), {Collection: "c", ID: "x", Body: []byte("no JSON")}, bulkDocument(readings{}, 2, time.UnixMilli(1))}
+	if refused, err := s.Write(t.Context(), docs); err != nil || len(refused) != 1 || m.stored.Load() != 2 {
+		t.Errorf("refused %v, %v; counted %d", refused, err, m.stored.Load())
+	}
+	m.stored.Store(0)
+	r := moment{at: time.UnixMilli(2000), done: 10, stored: 30}.since(moment{at: time.UnixMilli(0)})
+	if r.relate(measured{perSecond: 1, cpu: 1, stored: 20}); r.Documents != 15 || r.DocumentRatio != 0.75 || r.StoreRatio != 0.25 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/boltmesh/boltmesh/pkg/service"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
@@ -57,6 +58,7 @@ func (f *apartFlags) serve(cmd *cobra.Command) (err error) {
 	m := &mesh{meshOptions: meshOptions{
 		name: "bench", dir: f.dir, nats: f.nats, kinds: []string{f.kind}, sink: events.sink, log: os.Stderr, keep: s.keep(), store: s.documents(),
 	}}
+	service.BoundHeap(cmd.Context()) // as the services' own main does
 	if err := m.open(top); err != nil {
 		return err
 	}

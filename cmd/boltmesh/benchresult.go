@@ -35,6 +35,8 @@ type result struct {
 	StoresCPU      float64            `json:"stores_cpu_us_per_tuple,omitempty"` // of --store-pid
 	StoreReference float64            `json:"store_reference_per_s,omitempty"`   // bulk writes of the same documents
 	StoreRatio     float64            `json:"store_ratio,omitempty"`             // tuples/s to that
+	Documents      float64            `json:"documents_per_s,omitempty"`         // stored: readings, statistics and alarms
+	DocumentRatio  float64            `json:"document_ratio,omitempty"`          // these to the bulk writes
 	Maximum        float64            `json:"maximum_per_s,omitempty"`           // of half: what device-expr had just come to
 	Offered        float64            `json:"offered_per_s,omitempty"`
 	RSSByService   map[string]float64 `json:"rss_mb_by_service,omitempty"` // where each is a process of its own; rss_mb is the greatest then
@@ -58,6 +60,7 @@ func (to moment) since(from moment) (r result) {
 	r.StoresCPU = micros(to.stores-from.stores) / n
 	r.CPU = r.ServicesCPU + r.BrokersCPU + r.StoresCPU
 	r.Allocs = float64(to.mallocs-from.mallocs) / n
+	r.Documents = float64(to.stored-from.stored) / d.Seconds()
 	return r
 }
 
@@ -90,7 +93,7 @@ func (r *result) relate(m measured) {
 	r.CPURatioLow, r.CPURatioHigh = r.CPURatio, r.CPURatio
 	r.FlushMS = ms(m.flush)
 	if m.stored > 0 {
-		r.StoreReference, r.StoreRatio = m.stored, r.TuplesPerS/m.stored
+		r.StoreReference, r.StoreRatio, r.DocumentRatio = m.stored, r.TuplesPerS/m.stored, r.Documents/m.stored
 	}
 	if m.p50 > 0 {
 		r.Ratio = r.P50 / r.ReferenceP50
@@ -116,6 +119,7 @@ func medians(runs []result) result {
 		func(r *result) *float64 { return &r.CPURatio }, func(r *result) *float64 { return &r.ReferenceP50 },
 		func(r *result) *float64 { return &r.CPUPercent }, func(r *result) *float64 { return &r.StoresCPU },
 		func(r *result) *float64 { return &r.StoreReference }, func(r *result) *float64 { return &r.StoreRatio },
+		func(r *result) *float64 { return &r.Documents }, func(r *result) *float64 { return &r.DocumentRatio },
 		func(r *result) *float64 { return &r.Maximum }, func(r *result) *float64 { return &r.FlushMS }, func(r *result) *float64 { return &r.Offered },
 	} {
 		median(of)

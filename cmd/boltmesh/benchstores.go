@@ -156,8 +156,9 @@ const bulkWriters = 4
 // bulkCollection is where bulk writes.
 const bulkCollection = "reference"
 
-// bulk writes the documents of store-all's readings for d, with nothing else done, and returns how many a second were stored.
-func (s *benchStores) bulk(ctx context.Context, from readings, d time.Duration) (perSecond float64, err error) {
+// bulk writes the documents of store-all's readings, with nothing else done, and returns how many a second were stored. Like the scenario it is measured for some
+// time after some others, as a store becomes slower the more it has.
+func (s *benchStores) bulk(ctx context.Context, from readings, warm, measure time.Duration) (perSecond float64, err error) {
 	store := s.documents()
 	if store == nil {
 		db, err := sqlite.Open(filepath.Join(s.dir, "reference.db"))
@@ -173,7 +174,7 @@ func (s *benchStores) bulk(ctx context.Context, from readings, d time.Duration) 
 	began := time.Now()
 	for range bulkWriters {
 		writing.Go(func() {
-			for time.Since(began) < d {
+			for time.Since(began) < warm+measure {
 				docs := make([]document.Document, write.DefaultBatch)
 				first := int(next.Add(write.DefaultBatch)) - write.DefaultBatch
 				for i := range docs {
@@ -187,12 +188,14 @@ func (s *benchStores) bulk(ctx context.Context, from readings, d time.Duration) 
 					failures <- err
 					return
 				}
-				done.Add(write.DefaultBatch)
+				if time.Since(began) >= warm {
+					done.Add(write.DefaultBatch)
+				}
 			}
 		})
 	}
 	writing.Wait()
-	perSecond = float64(done.Load()) / time.Since(began).Seconds()
+	perSecond = float64(done.Load()) / (time.Since(began) - warm).Seconds()
 	close(failures)
 	return perSecond, errors.Join(<-failures, store.Drop(ctx, bulkCollection))
 }

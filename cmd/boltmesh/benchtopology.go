@@ -113,11 +113,6 @@ const jsBolts = `
     save: alarms
 `
 
-// probeBolts tells when an alarm's tuples come out.
-const probeBolts = `
-  - {id: probe, kind: custom, service: bench, from: {node: hot, grouping: fields, by: [device]}}
-`
-
 // leanJob is the device job of readings with n fields, most of which nothing looks at.
 func leanJob(n int) string {
 	return strings.NewReplacer(

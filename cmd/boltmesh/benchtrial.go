@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -31,7 +30,6 @@ type trial struct {
 	others  []*child // services that are processes of their own
 	mesh    *mesh
 	meter   *meter
-	due     atomic.Int64 // ms: readings due earlier are warm-up
 }
 
 // try measures a scenario once, on brokers of its own, right after its reference.
@@ -115,7 +113,7 @@ func (t *trial) reference(ctx context.Context) (m measured, err error) {
 	m.perSecond = float64(n) / elapsed.Seconds()
 	m.cpu = (to.engine.CPU + to.brokers.CPU - from.engine.CPU - from.brokers.CPU) / time.Duration(n)
 	if t.store {
-		if m.stored, err = t.stores.bulk(ctx, t.from, t.compared); err != nil {
+		if m.stored, err = t.stores.bulk(ctx, t.from, t.warm, t.measure); err != nil {
 			return m, fmt.Errorf("reference of the store: %w", err)
 		}
 	}
@@ -139,7 +137,7 @@ func (t *trial) options() meshOptions {
 	o := meshOptions{
 		name: "bench", dir: t.dir, nats: t.brokers.NATS, brokers: t.brokers.Kafka, kinds: append(slices.Clone(kinds), benchService),
 		workers: map[string]string{}, builds: map[string]service.Build{benchService: t.build}, sink: t.meter.sink, log: os.Stderr,
-		keep: t.stores.keep(), store: t.stores.documents(),
+		keep: t.stores.keep(), store: t.stores.documents(), storing: t.meter.storing,
 	}
 	if t.traced {
 		o.otlp, o.sample = t.brokers.Collector, t.sample
@@ -188,8 +186,6 @@ func (t *trial) beginWith(ctx context.Context, o meshOptions) error {
 
 func (t *trial) build(_ context.Context, n service.Node) (bolt.Bolt, error) {
 	switch n.ID {
-	case "probe":
-		return probe{t.meter, &t.due}, nil
 	case "sink":
 		return null{}, nil
 	case "last":
@@ -212,7 +208,15 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 	switch {
 	case t.idle:
 	case t.rate > 0:
-		t.due.Store(time.Now().Add(t.warm).UnixMilli())
+		alarms, deaf := listen(ctx, t.brokers.NATS, t.mesh.plan, time.Now().Add(t.warm))
+		if deaf != nil {
+			return r, deaf
+		}
+		defer func() {
+			ages, unheard := alarms.close()
+			r.latencies(ages)
+			err = errors.Join(err, unheard)
+		}()
 		batch := 250
 		if t.rate <= 1000 {
 			batch = 1 // what is due is sent
@@ -271,13 +275,14 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 		r.Offered = float64(t.rate)
 	}
 	r.Replayed = t.meter.replayed.Load()
-	r.latencies(t.meter.swap(nil))
+	if t.rate == 0 {
+		r.latencies(t.meter.swap(nil))
+	}
 	return r, nil
 }
 
 // produce sends readings at the scenario's rate.
 func (t *trial) produce(ctx context.Context, w *kafka.Writer) func() (int64, error) {
-	t.meter.swap(&histogram{})
 	w.Async = true
 	i := 0
 	return paced(ctx, t.rate, t.warm+t.measure, func(due []time.Time) error {
@@ -297,7 +302,7 @@ type moment struct {
 	others          map[string]usage // of services that are processes of their own, by kind
 	stores          time.Duration    // CPU of servers outside
 	mallocs         uint64
-	done            int64
+	done, stored    int64
 }
 
 // othersBad is the number of tuples that the others have dead-lettered.
@@ -334,7 +339,8 @@ func (t *trial) look(what string) (m moment, err error) {
 	}
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	m.at, m.engine, m.mallocs, m.done = time.Now(), processUsage(), mem.Mallocs, t.meter.done.Load()
+	m.at, m.engine, m.mallocs = time.Now(), processUsage(), mem.Mallocs
+	m.done, m.stored = t.meter.done.Load(), t.meter.stored.Load()
 	if what != "profile" {
 		return m, nil
 	}

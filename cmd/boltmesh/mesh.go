@@ -50,17 +50,18 @@ type meshOptions struct {
 	name    string // of the program: dev, bench
 	dir     string // of the SQLite files
 	nats    string
-	brokers []string                    // of Kafka
-	kinds   []string                    // services, in the order in which tuples meet them, which is the order in which they drain
-	workers map[string]string           // further workers: name -> kind
-	records int                         // of a root; default 1000
-	fetch   int                         // frames of a batch; default 32
-	from    service.Source              // instead of Kafka
-	builds  map[string]service.Build    // of services that are not the built-in ones, or not quite, by kind or by worker
-	sink    func(trace.Sink) trace.Sink // what sees the events before the observer does
-	keep    keeper                      // of state and logs, instead of a SQLite file
-	store   document.Store              // instead of a SQLite file
-	http    string                      // where the observer listens; "": nowhere
+	brokers []string                            // of Kafka
+	kinds   []string                            // services, in the order in which tuples meet them, which is the order in which they drain
+	workers map[string]string                   // further workers: name -> kind
+	records int                                 // of a root; default 1000
+	fetch   int                                 // frames of a batch; default 32
+	from    service.Source                      // instead of Kafka
+	builds  map[string]service.Build            // of services that are not the built-in ones, or not quite, by kind or by worker
+	sink    func(trace.Sink) trace.Sink         // what sees the events before the observer does
+	storing func(document.Store) document.Store // what sees the documents before their store does; nil: nothing
+	keep    keeper                              // of state and logs, instead of a SQLite file
+	store   document.Store                      // instead of a SQLite file
+	http    string                              // where the observer listens; "": nowhere
 	otlp    string
 	sample  float64
 	log     io.Writer
@@ -120,6 +121,9 @@ func (m *mesh) open(t *topology.Topology) (err error) {
 	}
 	if m.store == nil {
 		m.store = m.documents.Documents()
+	}
+	if m.storing != nil {
+		m.store = m.storing(m.store)
 	}
 	m.archives = service.ArchivesFile(file)
 	return nil
