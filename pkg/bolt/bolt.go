@@ -75,6 +75,19 @@ type Finisher interface {
 	Finish(ctx context.Context, c *Collector) (failures []Failure, err error)
 }
 
+// Bulky is a Finisher that gains nothing by batches of more than so many tuples: there are about as many in each, if that many wait.
+type Bulky interface {
+	Finisher
+	Enough() (tuples int)
+}
+
+// Patient is a bolt whose work nobody waits for, since it shows later anyway, with a tick or in a store: so long a batch may wait for more frames, if there is
+// room for more. What there is comes to an end that much later; the larger batch costs fewer commits. The first batch does not wait.
+type Patient interface {
+	Bolt
+	Patience() time.Duration
+}
+
 // Failure is one tuple of a batch that Finish could not handle.
 type Failure struct {
 	Index int

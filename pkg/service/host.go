@@ -162,8 +162,8 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	}
 	var inbox input
 	gentle := &gentle{stop: ctx}
-	if h.node.Kind == topology.KindOutput {
-		gentle.linger = h.plan.Topology.Output.Linger
+	if p, ok := b.(bolt.Patient); ok {
+		gentle.linger = p.Patience()
 	}
 	o.Inbox = gentle
 	l, err := bolt.New(hard, o) // loads the head: after the fence is raised, before a message is taken

@@ -22,11 +22,13 @@ func (h *host) join(ctx context.Context, batch int) (input, error) {
 	return h.Conn.Join(ctx, name, h.node.ID, batch)
 }
 
-// gentle is an inbox that stops fetching when told to stop; what was fetched before is finished. With a linger it waits so long for a batch to fill.
+// gentle is an inbox that stops fetching when told to stop; what was fetched before is finished. With a linger it waits so long for a batch to fill, except for
+// the first one: the task may have waited for its owner.
 type gentle struct {
 	bolt.Inbox
 	stop   context.Context
 	linger time.Duration
+	begun  bool
 }
 
 func (g *gentle) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
@@ -34,7 +36,9 @@ func (g *gentle) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 	defer cancel()
 	defer context.AfterFunc(g.stop, cancel)()
 	out, err := g.Inbox.Fetch(ctx, most)
-	if err != nil || len(out) == 0 || g.linger <= 0 {
+	first := !g.begun
+	g.begun = g.begun || len(out) > 0
+	if err != nil || len(out) == 0 || g.linger <= 0 || first {
 		return out, err
 	}
 	ctx, cancel = context.WithTimeout(ctx, g.linger)

@@ -57,12 +57,13 @@ type Partition interface {
 }
 
 const (
-	spoutTick  = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
-	idleAfter  = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
-	replayRoom = 64 << 20               // bytes of payload kept for replay per partition
-	gatherFrom = 4                      // records of one fetch, from which on they gather
-	gather     = 10 * time.Millisecond  // from one fetch to the next, at least
-	gatherMost = 50 * time.Millisecond
+	spoutTick   = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
+	idleAfter   = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
+	replayRoom  = 64 << 20               // bytes of payload kept for replay per partition
+	gatherFrom  = 4                      // records of one fetch, from which on they gather
+	gather      = 10 * time.Millisecond  // from one fetch to the next, at least
+	gatherTimes = 2                      // as long as it takes to store a root
+	gatherMost  = 50 * time.Millisecond
 )
 
 // spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
@@ -134,7 +135,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	part := spout.NewPartition(spout.Options{
 		Where: where, Origin: origin, Generation: generation, Floor: p.Start(), Revision: h.revision,
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
-		Outbox: h.outbox, Clock: clock{}, Sink: h.completed(pace), Commit: commit, Holders: h.holders,
+		Outbox: h.outbox, Clock: clock{}, Sink: h.completed, Commit: commit, Holders: h.holders,
 	}, spout.PartitionOptions{
 		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,
@@ -166,6 +167,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 			if err := part.Offer(assigned, f.records, f.next); err != nil {
 				return err
 			}
+			pace.note(time.Since(lastRecord))
 		case <-tick.C:
 			if err := part.Tick(assigned); err != nil {
 				return err
@@ -219,7 +221,7 @@ func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.De
 	return ch, func() { close(done); stop() }, nil
 }
 
-// pace knows how long roots of a partition take of late, by the mean of some.
+// pace knows how long it takes of late until a root of a partition is stored, by the mean of some.
 type pace struct{ took atomic.Int64 }
 
 // note counts one more, on the one goroutine that does.
@@ -228,13 +230,14 @@ func (p *pace) note(took time.Duration) {
 }
 
 // gathering is how long after a fetch that brought so many records the next one begins. Records that come one by one are fetched at once, and full roots one
-// after the other; between the two they gather, since every root costs frames and commits, however small it is: for half as long as roots take, so that where
-// processors are scarce batches grow until they are not.
+// after the other; between the two they gather, since every root costs frames and commits, however small it is: for some times as long as it takes to store
+// one, so that where processors are scarce batches grow until they are not. How long roots take to be processed would not say that: a bolt that is patient
+// adds to it on purpose.
 func (p *pace) gathering(records, root int) time.Duration {
 	if records < gatherFrom || records >= root/2 {
 		return 0
 	}
-	return min(max(time.Duration(p.took.Load())/2, gather), gatherMost)
+	return min(max(gatherTimes*time.Duration(p.took.Load()), gather), gatherMost)
 }
 
 // fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown.

@@ -46,17 +46,17 @@ func TestRecordsGather(t *testing.T) {
 	}
 }
 
-// TestGatheringFollowsTheRoots checks that records gather for longer where roots take long, and no longer than the bound.
-func TestGatheringFollowsTheRoots(t *testing.T) {
+// TestGatheringFollowsTheStoring checks that records gather for longer where it takes long to store a root, and no longer than the bound.
+func TestGatheringFollowsTheStoring(t *testing.T) {
 	p := &pace{}
 	for _, c := range []struct{ took, want time.Duration }{
-		{5 * time.Millisecond, gather}, {60 * time.Millisecond, 30 * time.Millisecond}, {time.Second, gatherMost}, {5 * time.Millisecond, gather},
+		{time.Millisecond, gather}, {15 * time.Millisecond, 30 * time.Millisecond}, {time.Second, gatherMost}, {time.Millisecond, gather},
 	} {
 		for range 100 {
 			p.note(c.took)
 		}
 		if got := p.gathering(gatherFrom, 100); got.Round(time.Millisecond) != c.want {
-			t.Errorf("roots take %v: gathering for %v, want %v", c.took, got, c.want)
+			t.Errorf("to store a root takes %v: gathering for %v, want %v", c.took, got, c.want)
 		}
 	}
 }

@@ -83,7 +83,7 @@ var shapes = map[string][]key{
 	"output": {
 		{"database", "database", "Name of the database. Default: the topology's name.", false},
 		{"batch", "int", "Most documents per bulk write. Default 1000.", false},
-		{"linger", "duration0", "How long an incomplete batch waits for more. Default 5ms.", false},
+		{"linger", "duration0", "How long an incomplete batch waits for more. Default 20ms.", false},
 		{"tasks", "tasks", "How many loops write at once in one worker. Default 8.", false},
 	},
 	"from": {

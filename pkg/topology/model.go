@@ -251,7 +251,7 @@ type Notify struct {
 type Output struct {
 	Database string        // default: the topology's name
 	Batch    int           // documents per bulk write; default 1000
-	Linger   time.Duration // default 5ms
+	Linger   time.Duration // default 20ms
 	Tasks    int
 }
 

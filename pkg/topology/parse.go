@@ -262,7 +262,7 @@ func validStart(s string) bool {
 }
 
 func (r *reader) output(top object, t *Topology) {
-	t.Output = Output{Database: t.Name, Batch: 1000, Linger: 5 * time.Millisecond}
+	t.Output = Output{Database: t.Name, Batch: 1000, Linger: 20 * time.Millisecond}
 	n := top.node("output")
 	if n == nil {
 		return
@@ -270,7 +270,7 @@ func (r *reader) output(top object, t *Topology) {
 	o := r.object(n, "output", shapes["output"], nil)
 	t.Output = Output{
 		Database: o.text("database", t.Name), Batch: o.whole("batch", 1000, 1, 100_000),
-		Linger: o.duration("linger", 5*time.Millisecond, 0), Tasks: o.whole("tasks", 0, 1, MaxTasks),
+		Linger: o.duration("linger", 20*time.Millisecond, 0), Tasks: o.whole("tasks", 0, 1, MaxTasks),
 	}
 	if d := t.Output.Database; d != "" && !isCollection(d) {
 		r.fail(o.place("database"), "write letters, digits, - and _, at most 63", "%q cannot be the name of a database", clip(d))

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/document"
@@ -29,7 +30,7 @@ type Options struct {
 	Store    document.Store
 }
 
-// Bolt implements bolt.Bolt and bolt.Finisher.
+// Bolt implements bolt.Bolt and bolt.Bulky.
 type Bolt struct {
 	Options
 	collections map[source]string
@@ -116,6 +117,12 @@ func (b *Bolt) Execute(_ context.Context, t *tuple.Tuple, c *bolt.Collector) (er
 func (b *Bolt) add(d document.Document) {
 	b.docs, b.owner = append(b.docs, d), append(b.owner, b.next)
 }
+
+// Enough implements bolt.Bulky: a batch is one bulk write. In larger ones, which take several, the documents of the first are long stored when their tuples end.
+func (b *Bolt) Enough() int { return b.Output.Batch }
+
+// Patience implements bolt.Patient.
+func (b *Bolt) Patience() time.Duration { return b.Output.Linger }
 
 func (b *Bolt) reset() {
 	clear(b.docs)

@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -87,6 +88,14 @@ func (f *FirstStage) Keys(name string, add func(string)) {
 	if strings.Contains(name, separator) {
 		add(f.stat.key(name))
 	}
+}
+
+// Patience implements bolt.Patient: what is sent on reading by reading does not wait here.
+func (f *FirstStage) Patience() time.Duration {
+	if f.forwards {
+		return 0
+	}
+	return f.stat.Patience()
 }
 
 // GroupOf implements bolt.Divisible.

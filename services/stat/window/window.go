@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/archive"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -139,6 +140,21 @@ func (b *Bolt) Keys(group string, add func(string)) {
 	if b.corrects() {
 		add(b.keptKey(group))
 	}
+}
+
+// patience is how long a reading waits for others: hot groups are written once for all of them, and a result comes with a tick, of which there is hardly more
+// than one a second.
+const patience = 50 * time.Millisecond
+
+// Patience implements bolt.Patient. A window by number is complete with a reading, which must not wait.
+func (b *Bolt) Patience() time.Duration {
+	switch {
+	case b.mode == counted:
+		return 0
+	case b.spec.Every > 0:
+		return min(patience, b.spec.Every/8) // ticks may be more frequent
+	}
+	return patience
 }
 
 func (b *Bolt) key(group string) string { return stateKey + b.id + "-" + group }

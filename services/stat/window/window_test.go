@@ -398,3 +398,31 @@ func TestEveryReadingOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestPatience checks that no result waits for more readings which a reading itself completes.
+func TestPatience(t *testing.T) {
+	for _, c := range []struct {
+		m     mode
+		every time.Duration
+		want  time.Duration
+	}{
+		{interval, time.Second, patience},
+		{interval, 80 * time.Millisecond, 10 * time.Millisecond},
+		{sliding, 0, patience},
+		{session, 0, patience},
+		{aligned, time.Minute, patience},
+		{lifetime, time.Hour, patience},
+		{counted, 0, 0},
+	} {
+		b := &Bolt{mode: c.m, spec: topology.Bolt{Every: c.every}}
+		if got := b.Patience(); got != c.want {
+			t.Errorf("mode %d every %v waits for %v, want %v", c.m, c.every, got, c.want)
+		}
+		if got := (&FirstStage{stat: b, forwards: true}).Patience(); got != 0 {
+			t.Errorf("a first stage that sends readings on waits for %v", got)
+		}
+		if got := (&SecondStage{b}).Patience(); got != 0 {
+			t.Errorf("a second stage waits for %v", got)
+		}
+	}
+}
