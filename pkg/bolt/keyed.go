@@ -86,9 +86,6 @@ func (k *Keyed[T]) change(ctx context.Context, c *Collector, f func(*T) error) e
 // kept is a T in the state, encoded; nil before anything was stored. It is replaced, never changed.
 type kept struct{ json []byte }
 
-// Clone implements state.Value.
-func (k *kept) Clone() state.Value { return k }
-
 // Append implements state.Value.
 func (k *kept) Append(b []byte) ([]byte, error) { return append(b, k.json...), nil }
 

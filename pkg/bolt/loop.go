@@ -109,6 +109,7 @@ type Loop struct {
 	holding  atomic.Pointer[Held]
 	inner    []*Loop    // of Inner
 	within   []*Loop    // by edge: the inner loop that it leads to; nil for frames
+	most     int        // frames that the next batch may have
 	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
 	run      *run       // of the last batch: its memory is the next one's
 	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
@@ -163,7 +164,7 @@ func newLoop(o Options) (*Loop, error) {
 	}
 	return &Loop{
 		Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{},
-		ordinals: map[string]uint32{}, within: make([]*Loop, len(o.Edges)),
+		ordinals: map[string]uint32{}, within: make([]*Loop, len(o.Edges)), most: min(o.Fetch, firstMost),
 	}, nil
 }
 
@@ -188,7 +189,7 @@ func (l *Loop) load(ctx context.Context) error {
 // state.ErrFenced: then the task has another owner, and the loop must not be used any more. It reports how many frames it handled.
 func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 	if len(l.pending) == 0 {
-		if l.pending, err = l.Inbox.Fetch(ctx, l.Fetch); err != nil || len(l.pending) == 0 {
+		if l.pending, err = l.Inbox.Fetch(ctx, l.most); err != nil || len(l.pending) == 0 {
 			return 0, err
 		}
 	}

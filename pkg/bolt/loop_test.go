@@ -20,7 +20,6 @@ type counting struct{ failing error }
 
 type count struct{ n int }
 
-func (c *count) Clone() state.Value              { d := *c; return &d }
 func (c *count) Append(b []byte) ([]byte, error) { return fmt.Append(b, c.n), nil }
 
 func decode(b []byte) (state.Value, error) {
@@ -268,4 +267,86 @@ func TestCorruptFrame(t *testing.T) {
 	if len(h.Letters) != 1 || !strings.Contains(h.Letters[0].Error, "corrupt frame") {
 		t.Errorf("letters %+v", h.Letters)
 	}
+}
+
+// shelf is an inbox with frames on it, which notes how many it is asked for.
+type shelf struct {
+	frames []bolt.Delivery
+	most   int
+	offset int64
+}
+
+func (s *shelf) Fetch(_ context.Context, most int) (out []bolt.Delivery, err error) {
+	s.most = most
+	most = min(most, len(s.frames))
+	out, s.frames = s.frames[:most], s.frames[most:]
+	return out, nil
+}
+func (*shelf) Ack(context.Context, []bolt.Delivery) error     { return nil }
+func (*shelf) Working(context.Context, []bolt.Delivery) error { return nil }
+
+// fill puts frames on it, each of 256 tuples, which are of so many groups in turn.
+func (s *shelf) fill(t *testing.T, frames, groups int) {
+	t.Helper()
+	for range frames {
+		f := tuple.Frame{Revision: 1, Source: "source"}
+		for range tuple.MaxTuples {
+			p := tuple.Position{Origin: bolttest.Origin, Offset: s.offset}
+			f.Tuples = append(f.Tuples, tuple.Tuple{
+				ID: tuple.RootID(p), Offset: p.Offset, Stream: tuple.DefaultStream, Key: fmt.Sprint(p.Offset % int64(groups)), Payload: []byte(`{}`),
+				Root: tuple.Root{Origin: p.Origin, First: p.Offset, Attempt: tuple.Attempt{Generation: 1}},
+			})
+			s.offset++
+		}
+		data, err := f.Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.frames = append(s.frames, bolt.Delivery{Data: data})
+	}
+}
+
+// batch is a Step, as it should be: so many frames are put on the shelf first, with tuples of so many groups.
+type batch struct{ frames, groups, asked, handled int }
+
+func (s *shelf) steps(t *testing.T, l *bolt.Loop, batches ...batch) {
+	t.Helper()
+	for _, b := range batches {
+		s.fill(t, b.frames, b.groups)
+		handled, err := l.Step(t.Context())
+		if err != nil || s.most != b.asked || handled != b.handled {
+			t.Fatalf("%+v: asked for %d frames, handled %d, %v", b, s.most, handled, err)
+		}
+	}
+}
+
+// TestBatchesByTheirKeys checks that a stateful loop takes as many frames at once as pay: few where each tuple is another group's, all where they share some.
+func TestBatchesByTheirKeys(t *testing.T) {
+	store, task, in := state.NewMemory(), state.Task{Topology: "test", Node: "node"}, &shelf{}
+	epoch, err := store.Claim(t.Context(), task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := state.NewCache(state.CacheOptions{Plain: true}).Open(store, task, epoch)
+	l := bolttest.Loop(t, bolt.Options{Bolt: &counting{}, Inbox: in, Own: &bolt.Ownership{Store: store, Task: task, Epoch: epoch, View: view}})
+	in.steps(t, l,
+		batch{12, 256 * 12, 4, 4}, batch{0, 0, 8, 8}, // 2,048 keys in eight frames
+		batch{40, 1, 8, 8}, batch{0, 0, 32, 32}, // one group: what it may have
+		batch{40, 256 * 40, 32, 32}, batch{0, 0, 8, 8}, // every tuple another's
+		batch{1, 1, 8, 1}, batch{64, 1, 32, 32},
+	)
+}
+
+// bulky drops tuples, 1,000 at once.
+type bulky struct{}
+
+func (bulky) Execute(context.Context, *tuple.Tuple, *bolt.Collector) error    { return nil }
+func (bulky) Finish(context.Context, *bolt.Collector) ([]bolt.Failure, error) { return nil, nil }
+func (bulky) Enough() int                                                     { return 1000 }
+
+// TestBatchesOfABulkyBolt checks that a bolt which works in bulk has about as much at once as it wants.
+func TestBatchesOfABulkyBolt(t *testing.T) {
+	in := &shelf{}
+	l := bolttest.Loop(t, bolt.Options{Bolt: bulky{}, Inbox: in})
+	in.steps(t, l, batch{40, 1, 4, 4}, batch{0, 0, 3, 3}, batch{0, 0, 3, 3})
 }

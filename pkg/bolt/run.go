@@ -39,6 +39,7 @@ func (r *run) execute(ctx context.Context) error {
 	if err := r.preload(ctx); err != nil {
 		return err
 	}
+	r.adapt()
 	if p, ok := r.Bolt.(Preparer); ok {
 		if err := r.outage(ctx, func() error { return p.Prepare(ctx, r.tuples) }); err != nil {
 			return err
@@ -99,6 +100,29 @@ func (r *run) preload(ctx context.Context) error {
 		}
 	}
 	return r.outage(ctx, func() error { return r.Own.View.Preload(ctx, keys) })
+}
+
+// A batch of many frames pays by writing once what many of them change, and by filling the frames that it sends on. Where every tuple is another group's there is
+// nothing to be written once, and a batch only takes memory: so it may have as many frames as meet about mostKeys keys. The first batch is careful.
+const (
+	mostKeys  = 2048
+	firstMost = 4
+)
+
+// adapt decides by this batch, whose keys have been loaded, how many frames the next one may have.
+func (r *run) adapt() {
+	most := r.Fetch
+	if r.state != nil {
+		most = min(most, len(r.in)*mostKeys/max(r.Own.View.Met(), 1))
+	}
+	if b, ok := r.Bolt.(Bulky); ok {
+		tuples := 0
+		for i := range r.in {
+			tuples += len(r.in[i].frame.Tuples)
+		}
+		most = min(most, len(r.in)*b.Enough()/max(tuples, 1))
+	}
+	r.most = max(most, 1)
 }
 
 // handle takes one tuple through the rules: below the floor, applied before, ahead of its gate, or to be executed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/boltmesh/boltmesh/pkg/state"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -13,17 +14,14 @@ import (
 // counter is a state value: the last n of an edge's emitter, or of a gate.
 type counter struct{ n uint64 }
 
-func (c *counter) Clone() state.Value { d := *c; return &d }
-
-func (c *counter) Append(b []byte) ([]byte, error) { return fmt.Appendf(b, "%d", c.n), nil }
+func (c *counter) Append(b []byte) ([]byte, error) { return strconv.AppendUint(b, c.n, 10), nil }
 
 func decodeCounter(b []byte) (state.Value, error) {
-	c := &counter{}
 	if b == nil {
-		return c, nil
+		return &counter{}, nil
 	}
-	_, err := fmt.Sscanf(string(b), "%d", &c.n)
-	return c, err
+	n, err := strconv.ParseUint(string(b), 10, 64)
+	return &counter{n}, err
 }
 
 // number gives the hops of a gated edge the next n of (edge, emitting group, receiving key).

@@ -43,7 +43,6 @@ type sums struct {
 	Order      string
 }
 
-func (s *sums) Clone() state.Value { d := *s; return &d }
 func (s *sums) Append(b []byte) ([]byte, error) {
 	return fmt.Appendf(b, "%d %d %d %d %d %s", s.N, s.Sum, s.Open, s.Part, s.Out, s.Order), nil
 }

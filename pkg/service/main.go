@@ -82,6 +82,7 @@ func run(kind string, build Build, source Source) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	BoundHeap(ctx)
 	o.Logger().Info("starting", "config", config.Redacted())
 	code := exitOK
 	if err := serve(ctx, kind, config, o, build, source); err != nil {

@@ -256,7 +256,6 @@ type tally struct{ hold func(t *tuple.Tuple) }
 
 type number struct{ n int }
 
-func (n *number) Clone() state.Value              { c := *n; return &c }
 func (n *number) Append(b []byte) ([]byte, error) { return fmt.Append(b, n.n), nil }
 
 func decodeNumber(b []byte) (state.Value, error) {

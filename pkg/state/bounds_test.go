@@ -12,7 +12,6 @@ import (
 // text is a state value of some size.
 type text []byte
 
-func (t text) Clone() state.Value              { return text(bytes.Clone(t)) }
 func (t text) Append(b []byte) ([]byte, error) { return append(b, t...), nil }
 
 func decodeText(b []byte) (state.Value, error) { return text(b), nil }

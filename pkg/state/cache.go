@@ -33,7 +33,7 @@ func NewCache(o CacheOptions) *Cache {
 		o.Entries = 100_000
 	}
 	if o.Plain {
-		return &Cache{table: &plainTable{most: o.Entries, cells: map[cacheKey]*cell{}}}
+		return &Cache{table: &plainTable{most: o.Entries, values: map[cacheKey][]byte{}}}
 	}
 	return &Cache{table: newOtterTable(o.Entries, o.Bytes, o.TTL)}
 }

@@ -7,79 +7,82 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// cacheKey names a cell: which opening of which task, and the user's key. Another epoch has another owner number, so its cells are out of reach.
+// cacheKey names a value: which opening of which task, and the user's key. Another epoch has another owner number, so its values are out of reach.
 type cacheKey struct {
 	owner uint64
 	key   string
 }
 
-// table is where the cache keeps its cells.
+// table is where the cache keeps its values, encoded; nil for a key that is not in the store.
 type table interface {
-	get(k cacheKey) (*cell, bool)
-	set(k cacheKey, c *cell)
+	get(k cacheKey) (raw []byte, ok bool)
+	set(k cacheKey, raw []byte)
 	len() int
 	close()
 }
 
 // otterTable evicts by frequency and recency (W-TinyLFU), which stands a scan over more devices than it has room for.
 type otterTable struct {
-	cache *otter.Cache[cacheKey, *cell]
+	cache *otter.Cache[cacheKey, []byte]
 }
 
 func newOtterTable(entries int, bytes int64, ttl time.Duration) *otterTable {
-	o := &otter.Options[cacheKey, *cell]{MaximumSize: entries}
+	o := &otter.Options[cacheKey, []byte]{MaximumSize: entries}
 	if bytes > 0 {
-		// One bound for both limits: a cell weighs its bytes, but never less than its share of the room.
+		// One bound for both limits: a value weighs its bytes, but never less than its share of the room.
 		least := bytes / int64(entries)
 		o.MaximumSize, o.MaximumWeight = 0, uint64(bytes)
-		o.Weigher = func(k cacheKey, c *cell) uint32 { return uint32(min(max(c.weight(k.key), least), 1<<31)) }
+		o.Weigher = func(k cacheKey, raw []byte) uint32 { return uint32(min(max(weight(k.key, raw), least), 1<<31)) }
 	}
 	if ttl > 0 {
-		o.ExpiryCalculator = otter.ExpiryAccessing[cacheKey, *cell](ttl)
+		o.ExpiryCalculator = otter.ExpiryAccessing[cacheKey, []byte](ttl)
 	}
 	return &otterTable{otter.Must(o)}
 }
 
-func (t *otterTable) get(k cacheKey) (*cell, bool) { return t.cache.GetIfPresent(k) }
-func (t *otterTable) set(k cacheKey, c *cell)      { t.cache.Set(k, c) }
-func (t *otterTable) len() int                     { return t.cache.EstimatedSize() }
-func (t *otterTable) close()                       { t.cache.InvalidateAll(); t.cache.StopAllGoroutines() }
+// weight is what a value costs in bytes: itself and its key, and what the table takes beside them.
+func weight(key string, raw []byte) int64 { return int64(len(key) + len(raw) + 128) }
 
-// plainTable is a map that forgets its oldest cell when it is full: deterministic, for simulations.
+func (t *otterTable) get(k cacheKey) ([]byte, bool) { return t.cache.GetIfPresent(k) }
+func (t *otterTable) set(k cacheKey, raw []byte)    { t.cache.Set(k, raw) }
+func (t *otterTable) len() int                      { return t.cache.EstimatedSize() }
+func (t *otterTable) close()                        { t.cache.InvalidateAll(); t.cache.StopAllGoroutines() }
+
+// plainTable is a map that forgets its oldest value when it is full: deterministic, for simulations.
 type plainTable struct {
-	mu    sync.Mutex
-	most  int
-	cells map[cacheKey]*cell
-	order []cacheKey // a ring once it has grown to most
-	next  int
+	mu     sync.Mutex
+	most   int
+	values map[cacheKey][]byte
+	order  []cacheKey // a ring once it has grown to most
+	next   int
 }
 
-func (t *plainTable) get(k cacheKey) (*cell, bool) {
+func (t *plainTable) get(k cacheKey) ([]byte, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c, ok := t.cells[k]
-	return c, ok
+	raw, ok := t.values[k]
+	return raw, ok
 }
 
-func (t *plainTable) set(k cacheKey, c *cell) {
+func (t *plainTable) set(k cacheKey, raw []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.cells[k]; !ok {
+	if _, ok := t.values[k]; !ok {
 		if len(t.order) < t.most {
 			t.order = append(t.order, k)
 		} else {
-			delete(t.cells, t.order[t.next])
+			delete(t.values, t.order[t.next])
 			t.order[t.next] = k
 			t.next = (t.next + 1) % t.most
 		}
 	}
-	t.cells[k] = c
+	t.values[k] = raw
 }
 
 func (t *plainTable) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.cells)
+	return len(t.values)
 }
 
 func (t *plainTable) close() {}

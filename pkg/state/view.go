@@ -8,18 +8,17 @@ import (
 
 // Value is a decoded state value: what bolts work on instead of bytes.
 type Value interface {
-	// Clone returns a copy that shares nothing mutable.
-	Clone() Value
 	// Append encodes the value behind b.
 	Append(b []byte) ([]byte, error)
 }
 
-// Decode makes a value from its bytes, which it may keep but not change; from nil, the value that a key has before anything was stored. A key is
-// always read with the same Decode.
+// Decode makes a value from its bytes, which neither it nor the value may change, though both may keep them; from nil, the value that a key has before anything was
+// stored. A key is always read with the same Decode.
 type Decode func(b []byte) (Value, error)
 
-// View is a task's state during one batch: committed values from the cache or the store, and the batch's private copies. Its owner uses it batch after
-// batch, from one goroutine; each batch ends with Committed, Discard or Forget.
+// View is a task's state during one batch: committed values from the cache or the store, decoded when first read, and the batch's own changes. Its owner uses
+// it batch after batch, from one goroutine; each batch ends with Committed, Discard or Forget. Nothing decoded outlives its batch: a value that is idle takes
+// no more memory than its bytes.
 type View struct {
 	store Store
 	task  Task
@@ -28,42 +27,35 @@ type View struct {
 	owner uint64 // part of the cache key; a new number puts everything cached so far out of reach
 
 	slots   map[string]*slot // the keys that this batch has met: eviction does not take them away in its midst
+	spare   []*slot          // of earlier batches
 	edits   []*slot          // those changed, in order of their first change
 	missing []string         // scratch of Preload
 	arena   []byte           // of Fill, used again with the next batch
 	served  [len(names)]served
 }
 
-// cell is a committed value, decoded when first read; raw and value nil: the key is not in the store.
-type cell struct {
-	raw   []byte
-	value Value
-	size  int // encoded
-}
-
-// weight is what a cell costs in bytes: key and value, and what the cell and the table take beside them.
-func (c *cell) weight(key string) int64 { return int64(len(key) + c.size + 128) }
-
-func (c *cell) read(decode Decode) (Value, error) {
-	if c.value == nil {
-		v, err := decode(c.raw)
-		if err != nil {
-			return nil, err
-		}
-		c.value, c.raw = v, nil
-	}
-	return c.value, nil
-}
-
 // slot is a key in the current batch.
 type slot struct {
 	key     string
-	cell    *cell // committed; nil when the key was put or deleted without having been read
-	edit    Value // the private copy
+	raw     []byte // committed, when known; nil: not in the store
+	known   bool
+	value   Value // of raw, decoded; of a changed key the batch's own
 	asked   bool  // on its way from the store
 	changed bool
 	deleted bool
-	size    int // of the edit, encoded by Fill
+	encoded []byte // what Fill made of a changed value
+}
+
+// read returns the value as this batch sees it.
+func (s *slot) read(decode Decode) (Value, error) {
+	if s.value == nil {
+		v, err := decode(s.raw)
+		if err != nil {
+			return nil, err
+		}
+		s.value = v
+	}
+	return s.value, nil
 }
 
 // Task returns the task that the view shows.
@@ -72,15 +64,15 @@ func (v *View) Task() Task { return v.task }
 // Epoch returns the epoch of the owner that the view was opened for.
 func (v *View) Epoch() uint64 { return v.epoch }
 
+// Met returns how many keys this batch has asked for or changed.
+func (v *View) Met() int { return len(v.slots) }
+
 // Preload makes the values of keys ready for Read and Edit: those not cached are loaded in one round trip.
 func (v *View) Preload(ctx context.Context, keys []string) error {
 	v.missing = v.missing[:0]
 	for _, key := range keys {
-		s := v.slots[key]
-		if s == nil {
-			s = v.slot(key)
-		}
-		if s.asked || s.cell != nil || s.changed || v.cached(s) {
+		s := v.slot(key)
+		if s.asked || s.changed || v.cached(s) {
 			continue
 		}
 		s.asked = true
@@ -92,53 +84,47 @@ func (v *View) Preload(ctx context.Context, keys []string) error {
 	return v.load(ctx, v.missing)
 }
 
-// Read returns the value of key as this batch sees it. The caller must not change it.
+// Read returns the value of key as this batch sees it. The caller must not change it, and must not use it after an Edit of the key.
 func (v *View) Read(ctx context.Context, key string, decode Decode) (Value, error) {
-	s, err := v.find(ctx, key)
+	return v.read(ctx, v.slot(key), decode)
+}
+
+func (v *View) read(ctx context.Context, s *slot, decode Decode) (Value, error) {
+	if !s.changed && !v.cached(s) {
+		if err := v.load(ctx, []string{s.key}); err != nil {
+			return nil, err
+		}
+	}
+	value, err := s.read(decode)
 	if err != nil {
-		return nil, err
-	}
-	if s.edit != nil {
-		return s.edit, nil
-	}
-	var value Value
-	if s.deleted {
-		value, err = decode(nil)
-	} else {
-		value, err = s.cell.read(decode)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("decode %q of %s: %w", key, v.task, err)
+		return nil, fmt.Errorf("decode %q of %s: %w", s.key, v.task, err)
 	}
 	return value, nil
 }
 
-// Edit returns the batch's own copy of the value of key, the same one at every call: what the caller does to it is committed with the batch.
+// Edit returns the batch's own value of key, the same one at every call: what the caller does to it is committed with the batch.
 func (v *View) Edit(ctx context.Context, key string, decode Decode) (Value, error) {
-	value, err := v.Read(ctx, key, decode)
+	s := v.slot(key)
+	value, err := v.read(ctx, s, decode)
 	if err != nil {
 		return nil, err
 	}
-	s := v.slots[key]
-	if s.edit == nil {
-		s.edit = value.Clone()
-		v.change(s)
-		s.deleted = false
-	}
-	return s.edit, nil
+	s.deleted = false
+	v.change(s)
+	return value, nil
 }
 
-// Put replaces the value of key in this batch. The view keeps value.
+// Put replaces the value of key in this batch. The view keeps value until the batch ends.
 func (v *View) Put(key string, value Value) {
 	s := v.slot(key)
-	s.edit, s.deleted = value, false
+	s.value, s.deleted = value, false
 	v.change(s)
 }
 
 // Delete removes key in this batch.
 func (v *View) Delete(key string) {
 	s := v.slot(key)
-	s.edit, s.deleted, s.size = nil, true, 0
+	s.value, s.raw, s.deleted = nil, nil, true
 	v.change(s)
 }
 
@@ -151,25 +137,25 @@ func (v *View) Fill(b *Batch) error {
 			continue
 		}
 		start := len(v.arena)
-		arena, err := s.edit.Append(v.arena)
+		arena, err := s.value.Append(v.arena)
 		if err != nil {
 			return fmt.Errorf("encode %q of %s: %w", s.key, v.task, err)
 		}
 		v.arena = arena
-		s.size = len(arena) - start
-		b.Set = append(b.Set, Entry{Key: s.key, Value: arena[start:len(arena):len(arena)]})
+		s.encoded = arena[start:len(arena):len(arena)]
+		b.Set = append(b.Set, Entry{Key: s.key, Value: s.encoded})
 	}
 	return nil
 }
 
-// Committed ends a batch that the store has taken: what it changed is the committed state now.
+// Committed ends a batch that the store has taken: what Fill added is the committed state now.
 func (v *View) Committed() {
 	for _, s := range v.edits {
-		if s.cell == nil {
-			s.cell = &cell{}
+		var raw []byte
+		if !s.deleted {
+			raw = append(make([]byte, 0, len(s.encoded)), s.encoded...) // not nil where it is empty
 		}
-		s.cell.raw, s.cell.value, s.cell.size = nil, s.edit, s.size
-		v.cache.table.set(cacheKey{v.owner, s.key}, s.cell)
+		v.cache.table.set(cacheKey{v.owner, s.key}, raw)
 	}
 	v.reset()
 }
@@ -184,16 +170,32 @@ func (v *View) Forget() {
 }
 
 func (v *View) reset() {
+	for _, s := range v.slots {
+		*s = slot{}
+		v.spare = append(v.spare, s)
+	}
 	clear(v.slots)
 	clear(v.edits)
 	v.edits = v.edits[:0]
+	if len(v.spare) > spareSlots {
+		clear(v.spare[spareSlots:])
+		v.spare = v.spare[:spareSlots]
+	}
 }
+
+// spareSlots bounds the slots kept for later batches: a tick over many groups would leave more than any other needs.
+const spareSlots = 1 << 10
 
 // slot returns the batch's slot for key.
 func (v *View) slot(key string) *slot {
 	s := v.slots[key]
 	if s == nil {
-		s = &slot{key: strings.Clone(key)} // the key may be part of a larger string, and the cache keeps it
+		if n := len(v.spare); n > 0 {
+			s, v.spare = v.spare[n-1], v.spare[:n-1]
+		} else {
+			s = &slot{}
+		}
+		s.key = strings.Clone(key) // it may be part of a larger string, and the cache keeps it
 		v.slots[s.key] = s
 	}
 	return s
@@ -206,24 +208,17 @@ func (v *View) change(s *slot) {
 	}
 }
 
-// find returns the slot of key with something to read in it.
-func (v *View) find(ctx context.Context, key string) (*slot, error) {
-	s := v.slot(key)
-	if s.cell != nil || s.changed || v.cached(s) {
-		return s, nil
-	}
-	return s, v.load(ctx, []string{s.key})
-}
-
-// cached takes the committed value from the cache into s, if it is there.
+// cached reports whether the committed value is in s, taking it from the cache if it is there.
 func (v *View) cached(s *slot) bool {
-	c, ok := v.cache.table.get(cacheKey{v.owner, s.key})
-	if ok {
-		s.cell = c
+	if s.known {
+		return true
+	}
+	s.raw, s.known = v.cache.table.get(cacheKey{v.owner, s.key})
+	if s.known {
 		v.cache.hits.Add(1)
 		v.served[cacheOf(s.key)].hits++
 	}
-	return ok
+	return s.known
 }
 
 // load takes committed values from the store into the slots of keys and the cache.
@@ -244,9 +239,9 @@ func (v *View) load(ctx context.Context, keys []string) error {
 			asked[n] = true
 			v.served[n].loads++
 		}
-		c := &cell{raw: values[i], size: len(values[i])}
-		v.slots[key].cell = c
-		v.cache.table.set(cacheKey{v.owner, key}, c)
+		s := v.slots[key]
+		s.raw, s.known = values[i], true
+		v.cache.table.set(cacheKey{v.owner, s.key}, s.raw)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -22,7 +23,6 @@ var ctx = context.Background()
 // counter is a small state value: a number, and whether anything was stored.
 type counter struct{ n uint64 }
 
-func (c *counter) Clone() state.Value              { x := *c; return &x }
 func (c *counter) Append(b []byte) ([]byte, error) { return binary.AppendUvarint(b, c.n), nil }
 
 func decodeCounter(b []byte) (state.Value, error) {
@@ -136,6 +136,64 @@ func TestEditsAreSeenByTheBatchAndStoredByItsCommit(t *testing.T) {
 		})
 	}
 }
+
+// TestEmptyIsNotAbsent stores a value that is encoded as nothing, which is not the value that a key has before anything is stored.
+func TestEmptyIsNotAbsent(t *testing.T) {
+	o := newOwner(t, state.CacheOptions{})
+	decode := func(b []byte) (state.Value, error) {
+		if b == nil {
+			return text("new"), nil
+		}
+		return text(b), nil
+	}
+	o.view.Put("a", text(nil))
+	o.commit()
+	v, err := o.view.Read(ctx, "a", decode)
+	if err != nil || len(v.(text)) != 0 {
+		t.Errorf("read %q, %v", v, err)
+	}
+}
+
+// TestIdleValuesAreBytes checks what a cached value takes when no batch works on it: its bytes, not what it is decoded to.
+func TestIdleValuesAreBytes(t *testing.T) {
+	const values = 20_000
+	o := newOwner(t, state.CacheOptions{Entries: values})
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range values {
+		v, err := o.view.Edit(ctx, fmt.Sprint("device-", i), func([]byte) (state.Value, error) { return &wide{}, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.(*wide).n = 7
+		if i%100 == 99 {
+			var b state.Batch
+			if err := o.view.Fill(&b); err != nil {
+				t.Fatal(err)
+			}
+			o.view.Committed() // no store: it would take memory too
+		}
+	}
+	if each := (heap() - before) / values; each > 512 {
+		t.Errorf("a value of a byte, decoded 4 KB, takes %d bytes", each)
+	}
+	if n := o.cache.Stats().Entries; n < values/2 {
+		t.Errorf("%d values are cached", n)
+	}
+}
+
+// wide is a state value that is decoded to much more than its bytes.
+type wide struct {
+	n byte
+	_ [4096]byte
+}
+
+func (w *wide) Append(b []byte) ([]byte, error) { return append(b, w.n), nil }
 
 func TestDiscardAndForgetDropEdits(t *testing.T) {
 	o := newOwner(t, state.CacheOptions{})

@@ -204,7 +204,6 @@ func (g *guard) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) 
 
 type last struct{ seq int64 }
 
-func (l *last) Clone() state.Value              { c := *l; return &c }
 func (l *last) Append(b []byte) ([]byte, error) { return fmt.Append(b, l.seq), nil }
 
 func decodeLast(b []byte) (state.Value, error) {

@@ -29,9 +29,6 @@ var (
 	errShort   = errors.New("it ends early")
 )
 
-// Clone implements state.Value. Values are replaced, never changed, so they can be shared.
-func (r *record) Clone() state.Value { c := *r; return &c }
-
 // flags are what the record's flags stand for, from the lowest bit; hasRaise and hasClear say that there are such values.
 func (r *record) flags(hasRaise, hasClear *bool) []*bool {
 	return []*bool{&r.Open, &r.Notify, &r.Known, hasRaise, hasClear, &r.Silent, &r.armed, &r.waiting, &r.Escalated, &r.Flapping}

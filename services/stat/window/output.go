@@ -124,9 +124,6 @@ func (b *Bolt) speaks(p *pane) bool {
 // stamp is the processing time of a group's last output, ms.
 type stamp struct{ at int64 }
 
-// Clone implements state.Value.
-func (s *stamp) Clone() state.Value { c := *s; return &c }
-
 // Append implements state.Value.
 func (s *stamp) Append(b []byte) ([]byte, error) { return binary.AppendVarint(b, s.at), nil }
 

@@ -38,7 +38,6 @@ type pane struct {
 	last   int64 // greatest event time among them
 	cells  []Cell
 	script []byte // a script's state, a JSON object; nil before its first reading
-	shared bool   // cells belong to a committed record too
 
 	version int64 // how often a kept window was output
 	dirty   bool  // a kept window has changed since
@@ -57,17 +56,6 @@ const never = math.MinInt64
 
 var errCorrupt = errors.New("the stored state cannot be read")
 
-// Clone implements state.Value. Cells are copied when they are written to.
-func (r *record) Clone() state.Value {
-	c := *r
-	c.open = slices.Clone(r.open)
-	for i := range c.open {
-		c.open[i].shared = true
-	}
-	c.rows = slices.Clone(r.rows)
-	return &c
-}
-
 // pane returns the open window with bounds b, a new one if there is none, ready to be written to.
 func (r *record) pane(b Bounds) *pane {
 	i, found := slices.BinarySearchFunc(r.open, b, func(p pane, b Bounds) int {
@@ -76,16 +64,7 @@ func (r *record) pane(b Bounds) *pane {
 	if !found {
 		r.open = slices.Insert(r.open, i, pane{Bounds: b, cells: make([]Cell, len(r.layout.funcs))})
 	}
-	p := &r.open[i]
-	if p.shared {
-		p.cells, p.shared = slices.Clone(p.cells), false
-		for k := range p.cells {
-			if s := p.cells[k].Sketch; s != nil {
-				p.cells[k].Sketch = s.clone()
-			}
-		}
-	}
-	return p
+	return &r.open[i]
 }
 
 // add takes one reading into a window.

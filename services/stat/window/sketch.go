@@ -3,7 +3,6 @@ package window
 import (
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch/mapping"
 	"github.com/DataDog/sketches-go/ddsketch/store"
 	"github.com/axiomhq/hyperloglog"
+	"github.com/tidwall/gjson"
 )
 
 // sketch is a summary of bounded size of the values that a cell has seen. Its encoding depends on the values only, not on how they were cut into parts
@@ -196,7 +196,7 @@ func checkText(text string) error {
 	switch {
 	case len(text) > maxText:
 		return fmt.Errorf("a value of %d bytes as JSON cannot be counted by a topk, which takes up to %d", len(text), maxText)
-	case !json.Valid([]byte(text)):
+	case !gjson.Valid(text):
 		return fmt.Errorf("%q is not JSON", text)
 	}
 	return nil

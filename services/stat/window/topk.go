@@ -128,8 +128,11 @@ func decodeTopK(b []byte, most int) (*topk, error) {
 		return nil, fmt.Errorf("it has %d values, at most %d are kept", n, most)
 	}
 	s := &topk{most, make([]tally, n)}
+	all := string(b) // all texts are parts of it: one allocation
 	for i := range s.counts {
-		s.counts[i] = tally{string(d.bytes()), d.uvarint()}
+		size := len(d.bytes())
+		end := len(b) - len(d.b)
+		s.counts[i] = tally{all[end-size : end], d.uvarint()}
 		if d.err != nil {
 			return nil, d.err
 		}
