@@ -12,8 +12,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"runtime"
+	"time"
 
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
+	"modernc.org/sqlite" // registers the driver "sqlite", too
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Options adjust how a file is opened.
@@ -37,6 +39,9 @@ var schema string
 // schemaVersion is kept in the file; a file of another version is refused.
 const schemaVersion = 3
 
+// busyTimeout is how long it waits for other processes that have the file locked.
+const busyTimeout = 10 * time.Second
+
 // Open opens the file at path, creating it when it is missing, such that a commit is on disk when it is acknowledged.
 func Open(path string) (*DB, error) { return OpenWith(path, Options{}) }
 
@@ -51,13 +56,13 @@ func OpenWith(path string, o Options) (*DB, error) {
 		synchronous = "NORMAL"
 	}
 	dsn := (&url.URL{Scheme: "file", Path: absolute, RawQuery: url.Values{"_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + synchronous + ")", "cache_size(-8000)", "temp_store(MEMORY)",
+		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "journal_mode(WAL)", "synchronous(" + synchronous + ")", "cache_size(-8000)", "temp_store(MEMORY)",
 	}}.Encode()}).String()
 	writes, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := migrate(writes); err != nil {
+	if err := patiently(func() error { return migrate(writes) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), writes.Close())
 	}
 	readers, err := sql.Open("sqlite", dsn+"&_pragma=query_only(1)")
@@ -72,6 +77,17 @@ func OpenWith(path string, o Options) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), readers.Close(), writes.Close())
 	}
 	return &DB{readers: readers, writes: writes, writer: w, read: statements{prepare: readers.PrepareContext}}, nil
+}
+
+// patiently runs f again while the file is locked: SQLite itself does not wait when it gives a new file its
+// journal mode while others open it too.
+func patiently(f func() error) error {
+	for deadline := time.Now().Add(busyTimeout); ; time.Sleep(5 * time.Millisecond) {
+		err := f()
+		if busy := (*sqlite.Error)(nil); !errors.As(err, &busy) || busy.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // migrate creates the tables of an empty file and refuses a file of another version.

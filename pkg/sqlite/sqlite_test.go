@@ -242,6 +242,26 @@ func TestSeveralProcessesShareAFile(t *testing.T) {
 	wg.Wait()
 }
 
+// TestManyCreateAFile has several open the same file at the same moment, which is not there yet.
+func TestManyCreateAFile(t *testing.T) {
+	for round := range 20 {
+		path := filepath.Join(t.TempDir(), "new.db")
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				db, err := sqlite.Open(path)
+				if err == nil {
+					err = db.Close()
+				}
+				if err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
 // TestFailureIsItsOwn has writes that fail halfway share transactions with commits: they leave nothing, and the commits are whole.
 func TestFailureIsItsOwn(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "mesh.db"), sqlite.Options{Relaxed: true})
