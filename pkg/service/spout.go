@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/control"
 	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/spout"
@@ -371,7 +372,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 	}
 	defer stop()
 	t, err := spout.NewTicker(hard, spout.Options{
-		Where: where, Generation: generation, Revision: h.revision, Outbox: h.outbox, Clock: clock{}, Sink: h.Sink,
+		Where: where, Generation: generation, Revision: h.revision, Outbox: &staggered{h.outbox, spread(nodes)}, Clock: clock{}, Sink: h.Sink,
 		Ledger: ack.Options{Timeout: h.plan.Topology.Spout.Timeout.Milliseconds()},
 	}, name, h.Logs, nodes)
 	if err != nil {
@@ -424,6 +425,36 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 		}
 		h.markLog(t.Mark(h.paused(), t.Length()))
 	}
+}
+
+// spread is over how long the ticks of one moment are handed out: a fifth of the shortest time between two.
+func spread(nodes []spout.Due) time.Duration {
+	shortest := time.Second // of the watermark's
+	for _, n := range nodes {
+		if n.Every > 0 {
+			shortest = min(shortest, time.Duration(n.Every)*time.Millisecond)
+		}
+	}
+	return shortest / 5
+}
+
+// staggered stores frames one after the other, spread over some time. A tick makes all tasks work at the same moment, with outputs that are stored at the same
+// moment, and readings that come then would wait for all of that.
+type staggered struct {
+	bolt.Outbox
+	over time.Duration
+}
+
+func (s *staggered) Publish(ctx context.Context, frames []bolt.Outgoing) error {
+	for i := range frames {
+		if i > 0 {
+			sleep(ctx, s.over/time.Duration(len(frames)))
+		}
+		if err := s.Outbox.Publish(ctx, frames[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flush walks through the levels of the graph, one entry each, the next when the one before is done.

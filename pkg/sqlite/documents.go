@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	driver "modernc.org/sqlite"
@@ -18,7 +19,7 @@ type Documents struct{ db *DB }
 
 var _ document.Store = (*Documents)(nil)
 
-// Write implements document.Store: all documents in one transaction.
+// Write implements document.Store: all documents in one transaction, unless state is waiting to be committed, which goes between two pieces of them.
 func (s *Documents) Write(ctx context.Context, docs []document.Document) ([]document.Refusal, error) {
 	var refused []document.Refusal
 	var order []kind
@@ -38,14 +39,19 @@ func (s *Documents) Write(ctx context.Context, docs []document.Document) ([]docu
 		return refused, ctx.Err()
 	}
 	var broken []document.Refusal
-	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error {
+	err := s.db.writer.doLong(ctx, func(ctx context.Context, w *writer) error {
 		broken = nil
 		for _, k := range order {
-			r, err := w.documents(ctx, k, docs, kinds[k])
-			if err != nil {
-				return err
+			for some := range slices.Chunk(kinds[k], pieces) {
+				r, err := w.documents(ctx, k, docs, some)
+				if err == nil {
+					err = w.pause(ctx)
+				}
+				if err != nil {
+					return err
+				}
+				broken = append(broken, r...)
 			}
-			broken = append(broken, r...)
 		}
 		return nil
 	})

@@ -10,26 +10,36 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/state"
 )
 
-// Commits wait to be merged until there are so many of them, or so many bytes. A commit is a row of its own until then: one of few tuples touches a page
-// or two instead of some of each table, and a key that changes with each goes into the table of values once for all of them. A large one does not wait, since it
-// has many keys, which others will hardly change too.
+// Commits wait to be merged until there are so many of them, or so many bytes; then those of the task that has most go into the tables. A commit is a row of its
+// own until then: one of few tuples touches a page or two instead of some of each table, and a key that changes with each goes into the table of values once for
+// all of them. One of many keys does not wait, since others will hardly change the same. All tasks' at once would hold up whoever commits next for
+// as long as a merge of all takes, tens of milliseconds.
 const (
 	mergeCommits = 512
 	mergeBytes   = 2 << 20
-	large        = 64 << 10
+	largeKeys    = 512
+	largeBytes   = 512 << 10
 )
+
+// large reports whether a commit, encoded as row, goes into the tables at once. What ticks have recorded does not count much: most of it is forgotten before it
+// would be merged.
+func large(row []byte, b *state.Batch) bool {
+	return len(b.Set)+len(b.Delete) >= largeKeys || len(row) >= largeBytes
+}
 
 // unmerged is what this process has committed and the table of values does not say yet, for Load. What others have committed, to tasks that were theirs,
 // is merged when a task is claimed.
 type unmerged struct {
-	mu    sync.Mutex
-	tasks map[state.Task]*recent
+	mu             sync.Mutex
+	tasks          map[state.Task]*recent
+	commits, bytes int // of all tasks; only the writer looks at these
 }
 
 // recent is a task's commits, in order.
 type recent struct {
-	rows   [][]byte // encoded, not in change yet: who commits seldom loads
-	change *change
+	rows           [][]byte // encoded, not in change yet: who commits seldom loads
+	change         *change
+	commits, bytes int // in both
 }
 
 // look shows f what is unmerged of a task, if anything is.
@@ -55,10 +65,13 @@ func (u *unmerged) committed(all bool, merged []state.Task, commits []commit) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if all || u.tasks == nil {
-		u.tasks = map[state.Task]*recent{}
+		u.tasks, u.commits, u.bytes = map[state.Task]*recent{}, 0, 0
 	}
 	for _, t := range merged {
-		delete(u.tasks, t)
+		if r := u.tasks[t]; r != nil {
+			u.commits, u.bytes = u.commits-r.commits, u.bytes-r.bytes
+			delete(u.tasks, t)
+		}
 	}
 	for _, c := range commits {
 		r := u.tasks[c.task]
@@ -67,7 +80,25 @@ func (u *unmerged) committed(all bool, merged []state.Task, commits []commit) {
 			u.tasks[c.task] = r
 		}
 		r.rows = append(r.rows, c.row)
+		r.commits, r.bytes = r.commits+1, r.bytes+len(c.row)
+		u.commits, u.bytes = u.commits+1, u.bytes+len(c.row)
 	}
+}
+
+// due returns the task whose commits are to be merged next, if it is time to.
+func (u *unmerged) due() (fullest state.Task, is bool) {
+	if u.commits < mergeCommits && u.bytes < mergeBytes {
+		return fullest, false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	most := 0.0
+	for t, r := range u.tasks {
+		if share := max(float64(r.commits)/mergeCommits, float64(r.bytes)/mergeBytes); share > most {
+			fullest, most = t, share
+		}
+	}
+	return fullest, true
 }
 
 // commit is one of a transaction.
@@ -76,26 +107,26 @@ type commit struct {
 	row  []byte
 }
 
-// due reports whether it is time to merge.
-func (w *writer) due() bool {
-	n, size := w.commits, w.bytes
-	for _, c := range w.staged {
-		n, size = n+1, size+len(c.row)
-	}
-	return n >= mergeCommits || size >= mergeBytes
-}
-
 // merge merges everything that has been committed, by whomever, into the tables that are read.
 func (w *writer) merge(ctx context.Context) error {
 	w.staged, w.merged, w.all = w.staged[:0], w.merged[:0], true
 	return w.mergeOf(ctx, everyTask)
 }
 
-// direct commits a large change: what was committed of the task before is merged, and then it.
-func (w *writer) direct(ctx context.Context, t state.Task, task int64, row []byte) error {
+// mergeTask merges what has been committed of one task, in this transaction too.
+func (w *writer) mergeTask(ctx context.Context, t state.Task) error {
+	var task int64
+	if err := w.row(ctx, "SELECT "+theTask, []any{&task}, names(t)...); err != nil {
+		return err
+	}
 	w.staged = slices.DeleteFunc(w.staged, func(c commit) bool { return c.task == t })
 	w.merged = append(w.merged, t)
-	if err := w.mergeOf(ctx, task); err != nil {
+	return w.mergeOf(ctx, task)
+}
+
+// direct commits a large change: what was committed of the task before is merged, and then it.
+func (w *writer) direct(ctx context.Context, t state.Task, task int64, row []byte) error {
+	if err := w.mergeTask(ctx, t); err != nil {
 		return err
 	}
 	c := newChange()

@@ -171,7 +171,7 @@ func TestCommitsAreMerged(t *testing.T) {
 		t.Errorf("at most %d commits waited, want some hundreds, and not more than 512", most)
 	}
 	commit(60, 60_000)
-	commit(2, 100_000) // does not wait, nor does what came before
+	commit(2, 600_000) // does not wait, nor does what came before
 	if n := wait("SELECT count(*) FROM change"); n > 0 {
 		t.Errorf("%d commits wait behind a large one", n)
 	}
@@ -240,6 +240,49 @@ func TestSeveralProcessesShareAFile(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestCommitsPassDocuments commits small batches while many documents are written: they do not wait until the last of these is stored.
+func TestCommitsPassDocuments(t *testing.T) {
+	db, err := sqlite.OpenWith(filepath.Join(t.TempDir(), "mesh.db"), sqlite.Options{Relaxed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s, task := db.State(), state.Task{Topology: "t", Node: "n"}
+	epoch, err := s.Claim(ctx, task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := make([]document.Document, 20_000)
+	for i := range docs {
+		id := fmt.Sprintf("%032x", i*7919%len(docs))
+		docs[i] = document.Document{Collection: "c", ID: id, Body: fmt.Appendf(nil, `{"_id":%q}`, id)}
+	}
+	written := make(chan error, 1)
+	go func() {
+		refused, err := db.Documents().Write(ctx, docs)
+		if err == nil && len(refused) > 0 {
+			err = refused[0].Err
+		}
+		written <- err
+	}()
+	for commits := 0; ; commits++ {
+		if err := s.Commit(ctx, task, epoch, &state.Batch{Set: []state.Entry{{Key: "k", Value: []byte("v")}}}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-written:
+			if err != nil || commits < 50 {
+				t.Errorf("%d commits went through while %d documents were written (%v), want one for about every 64", commits, len(docs), err)
+			}
+			if n, err := db.Documents().Count(ctx, "c"); err != nil || n != int64(len(docs)) {
+				t.Errorf("%d documents are there (%v), want %d", n, err, len(docs))
+			}
+			return
+		default:
+		}
+	}
 }
 
 // TestManyCreateAFile has several open the same file at the same moment, which is not there yet.

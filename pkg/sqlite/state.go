@@ -239,8 +239,11 @@ func (s *State) walk(ctx context.Context, t state.Task, cursor string, limit int
 
 // Commit implements state.Store.
 func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state.Batch) error {
-	row := appendChange(nil, b)
-	err := s.db.writer.do(ctx, func(ctx context.Context, w *writer) error { return w.commit(ctx, t, epoch, row, b) })
+	row, do := appendChange(nil, b), s.db.writer.do
+	if large(row, b) || len(b.Agenda)+len(b.Strike) > pieces {
+		do = s.db.writer.doLong
+	}
+	err := do(ctx, func(ctx context.Context, w *writer) error { return w.commit(ctx, t, epoch, row, b) })
 	if err != nil {
 		return fmt.Errorf("commit %s in epoch %d: %w", t, epoch, err)
 	}
@@ -248,7 +251,7 @@ func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state
 }
 
 func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, row []byte, b *state.Batch) error {
-	if len(row) >= large {
+	if large(row, b) {
 		task, err := w.held(ctx, t, epoch)
 		if err == nil {
 			err = w.direct(ctx, t, task, row)

@@ -18,11 +18,12 @@ var errClosed = errors.New("the database is closed")
 // maxGroup bounds how many writes share a transaction, and with it how long the first of them waits.
 const maxGroup = 64
 
-// writer is the one connection that writes. Its goroutine takes all writes that wait, runs them in one transaction, and commits: while one fsync
-// goes on, the next group gathers.
+// writer is the one connection that writes. Its goroutine takes all short writes that wait, runs them in one transaction, and commits: while one fsync goes on,
+// the next group gathers. Then it is a long one's turn, by itself, so that short ones wait for no more than one, and for one that pauses not even for that.
 type writer struct {
 	conn    *sql.Conn
-	queue   chan *write // unbuffered: what was sent has been received
+	short   chan *write // unbuffered, as long: what was sent has been received
+	long    chan *write
 	closing chan struct{}
 	closed  chan struct{}
 	once    sync.Once
@@ -30,8 +31,6 @@ type writer struct {
 	args    []any // scratch of many
 
 	unmerged unmerged
-	commits  int          // not merged yet, as far as they are this process's
-	bytes    int          // of them
 	staged   []commit     // in this transaction
 	merged   []state.Task // in this transaction
 	all      bool         // everything was merged in this transaction, before what merged and staged say
@@ -55,7 +54,7 @@ func newWriter(db *sql.DB) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: conn, queue: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
+	w := &writer{conn: conn, short: make(chan *write), long: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
 	w.stmts.prepare = conn.PrepareContext
 	go w.loop()
 	return w, nil
@@ -64,12 +63,21 @@ func newWriter(db *sql.DB) (*writer, error) {
 // do has the writer run f, perhaps twice, and returns once that is committed. An error that f did not return means that the outcome is unknown. When
 // ctx ends before the writer has begun, f is not run; otherwise do waits for the end, so that f's data is the caller's again.
 func (w *writer) do(ctx context.Context, f func(context.Context, *writer) error) error {
+	return w.queue(ctx, w.short, f)
+}
+
+// doLong is do for what takes milliseconds. f may pause.
+func (w *writer) doLong(ctx context.Context, f func(context.Context, *writer) error) error {
+	return w.queue(ctx, w.long, f)
+}
+
+func (w *writer) queue(ctx context.Context, queue chan<- *write, f func(context.Context, *writer) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // select would take either way
 	}
 	job := &write{run: f, done: make(chan error, 1)}
 	select {
-	case w.queue <- job:
+	case queue <- job:
 	case <-w.closing:
 		return errClosed
 	case <-ctx.Done():
@@ -90,40 +98,72 @@ func (w *writer) close() error {
 	w.once.Do(func() { close(w.closing) })
 	<-w.closed
 	var err error
-	if w.commits > 0 {
+	if w.unmerged.commits > 0 {
 		_, err = w.together([]*write{{run: func(ctx context.Context, w *writer) error { return w.merge(ctx) }}})
-		w.commits = 0
 	}
 	return errors.Join(err, w.stmts.close(), w.conn.Close())
 }
 
 func (w *writer) loop() {
 	defer close(w.closed)
-	var group []*write
-	add := func(job *write) {
-		if job.state.CompareAndSwap(waiting, taken) {
-			group = append(group, job)
-		}
-	}
 	for {
+		var group, turn []*write
 		select {
-		case job := <-w.queue:
-			add(job)
+		case job := <-w.short:
+			group = job.join(group)
+		case job := <-w.long:
+			turn = job.join(turn)
 		case <-w.closing:
 			return
 		}
-		for more := true; more && len(group) < maxGroup; {
+		w.transact(w.gather(group))
+		if len(turn) == 0 {
 			select {
-			case job := <-w.queue:
-				add(job)
+			case job := <-w.long:
+				turn = job.join(turn)
 			default:
-				more = false
 			}
 		}
-		w.transact(group)
-		clear(group)
-		group = group[:0]
+		w.transact(turn)
 	}
+}
+
+// join adds a write to a group, unless its caller has given it up.
+func (job *write) join(group []*write) []*write {
+	if job.state.CompareAndSwap(waiting, taken) {
+		group = append(group, job)
+	}
+	return group
+}
+
+// gather adds the short writes that wait.
+func (w *writer) gather(group []*write) []*write {
+	for len(group) < maxGroup {
+		select {
+		case job := <-w.short:
+			group = job.join(group)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// pause lets short writes that wait go before the rest of a long one: what it has done until now is committed. Whoever calls it must be content with that when
+// what follows fails.
+func (w *writer) pause(ctx context.Context) error {
+	group := w.gather(nil)
+	if len(group) == 0 {
+		return nil
+	}
+	if err := w.end(ctx); err != nil {
+		for _, job := range group {
+			job.done <- err
+		}
+		return err
+	}
+	w.transact(group)
+	return w.begin(ctx)
 }
 
 // transact runs a group in one transaction and tells each caller the outcome. When one of several fails, all are undone, and each is run again in a
@@ -144,32 +184,38 @@ func (w *writer) together(group []*write) (failed bool, err error) {
 		return false, nil
 	}
 	ctx := context.Background() // a write once begun is finished
-	w.staged, w.merged, w.all = w.staged[:0], w.merged[:0], false
-	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return false, fmt.Errorf("begin: %w", err)
+	if err := w.begin(ctx); err != nil {
+		return false, err
 	}
 	for _, job := range group {
 		if err := job.run(ctx, w); err != nil {
 			return true, errors.Join(err, w.exec(ctx, "ROLLBACK"))
 		}
 	}
-	if w.due() {
-		if err := w.merge(ctx); err != nil {
-			return false, errors.Join(fmt.Errorf("merge commits: %w", err), w.exec(ctx, "ROLLBACK"))
+	return false, w.end(ctx)
+}
+
+func (w *writer) begin(ctx context.Context) error {
+	w.staged, w.merged, w.all = w.staged[:0], w.merged[:0], false
+	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	return nil
+}
+
+// end commits, after merging some of what is due to be.
+func (w *writer) end(ctx context.Context) error {
+	if t, due := w.unmerged.due(); due {
+		if err := w.mergeTask(ctx, t); err != nil {
+			return errors.Join(fmt.Errorf("merge commits: %w", err), w.exec(ctx, "ROLLBACK"))
 		}
 	}
 	if err := w.exec(ctx, "COMMIT"); err != nil {
-		return false, errors.Join(fmt.Errorf("commit: %w", err), w.exec(ctx, "ROLLBACK"))
-	}
-	if w.all {
-		w.commits, w.bytes = 0, 0
-	}
-	for _, c := range w.staged {
-		w.commits, w.bytes = w.commits+1, w.bytes+len(c.row)
+		return errors.Join(fmt.Errorf("commit: %w", err), w.exec(ctx, "ROLLBACK"))
 	}
 	w.unmerged.committed(w.all, w.merged, w.staged)
 	clear(w.staged)
-	return false, nil
+	return nil
 }
 
 // exec runs one statement, prepared once.
@@ -200,11 +246,14 @@ func (w *writer) row(ctx context.Context, query string, dest []any, args ...any)
 	return stmt.QueryRowContext(ctx, args...).Scan(dest...)
 }
 
-// many runs a statement for n rows, up to 64 rows at a time: before, then row once for each, separated by commas, then after. fixed are the
+// pieces is how many rows a statement writes at most.
+const pieces = 64
+
+// many runs a statement for n rows, up to pieces of them at a time: before, then row once for each, separated by commas, then after. fixed are the
 // arguments of before, add appends those of row i.
 func (w *writer) many(ctx context.Context, before, row, after string, n int, add func(args []any, i int) []any, fixed ...any) error {
 	for first := 0; first < n; {
-		size := 64
+		size := pieces
 		for size > n-first {
 			size /= 4 // 64, 16, 4, 1: few statements to prepare
 		}
