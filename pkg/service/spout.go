@@ -427,7 +427,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 	}
 }
 
-// spread is over how long the ticks of one moment are handed out: a fifth of the shortest time between two.
+// spread is over how long the ticks of one moment are handed out: half of the shortest time between two.
 func spread(nodes []spout.Due) time.Duration {
 	shortest := time.Second // of the watermark's
 	for _, n := range nodes {
@@ -435,7 +435,7 @@ func spread(nodes []spout.Due) time.Duration {
 			shortest = min(shortest, time.Duration(n.Every)*time.Millisecond)
 		}
 	}
-	return shortest / 5
+	return shortest / 2
 }
 
 // staggered stores frames one after the other, spread over some time. A tick makes all tasks work at the same moment, with outputs that are stored at the same

@@ -191,6 +191,63 @@ func TestCommitsAreMerged(t *testing.T) {
 	}
 }
 
+// TestTasksAreMergedInTurn: when many commits wait those of one task are merged, the task that has most of them, and the others' are left.
+func TestTasksAreMergedInTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mesh.db")
+	db, err := sqlite.OpenWith(path, sqlite.Options{Relaxed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	other, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	s := db.State()
+	var epochs [3]uint64
+	task := func(i int) state.Task { return state.Task{Topology: "t", Node: "n", Index: int32(i)} }
+	for i := range epochs {
+		if epochs[i], err = s.Claim(ctx, task(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	value := func(n int) []byte { return fmt.Append(nil, n) }
+	var last [3]int
+	commit := func(i, n int) {
+		t.Helper()
+		if err := s.Commit(ctx, task(i), epochs[i], &state.Batch{Set: []state.Entry{{Key: "n", Value: value(n)}}}); err != nil {
+			t.Fatal(err)
+		}
+		last[i] = n
+	}
+	want := func(waiting [3]int) {
+		t.Helper()
+		for i, n := range waiting {
+			var got int
+			if err := other.QueryRowContext(ctx, "SELECT count(*) FROM change WHERE task = (SELECT id FROM task WHERE number = ?)", i).Scan(&got); err != nil || got != n {
+				t.Errorf("%d commits of task %d wait (%v), want %d", got, i, err, n)
+			}
+			values, err := s.Load(ctx, task(i), []string{"n"})
+			if err != nil || !bytes.Equal(values[0], value(last[i])) {
+				t.Errorf("task %d has %q (%v), want %d", i, values, err, last[i])
+			}
+		}
+	}
+	for n := range 512 {
+		commit([]int{0, 0, 1, 2}[n%4], n)
+	}
+	want([3]int{256, 128, 128})
+	commit(1, 600) // there are enough: what task 0 has goes first
+	want([3]int{0, 129, 128})
+	for n := range 255 {
+		commit(2, n)
+	}
+	want([3]int{0, 129, 383})
+	commit(2, 700) // with this one
+	want([3]int{0, 129, 0})
+}
+
 // TestTaskGoesToAnotherProcessAndBack: what each has committed is there for the next, though neither has merged it.
 func TestTaskGoesToAnotherProcessAndBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mesh.db")
