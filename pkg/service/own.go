@@ -184,6 +184,35 @@ func (h *host) owns(task int32, epoch uint64) func() {
 	return func() { h.lease.update(drop) }
 }
 
+// ownLog runs f while this worker holds the lease on one of the topology's own logs, until ctx ends.
+func (h *host) ownLog(ctx context.Context, log string, f func(stopping, hard context.Context) error) {
+	mine := (*owned)(nil)
+	check := time.NewTicker(h.renewal() / 4)
+	defer check.Stop()
+	for {
+		if mine != nil {
+			select {
+			case <-mine.done:
+				mine = nil
+			default:
+				if !h.lease.valid() {
+					mine.stop() // or it would be tried again, for ever, with a context that has ended
+					mine.kill()
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			if mine == nil {
+				return
+			}
+			mine.stop()
+		} else if mine == nil && h.lease.valid() {
+			mine = h.claimLog(log, f)
+		}
+		<-check.C
+	}
+}
+
 // claimLog takes the lease on one of the topology's own logs, if nobody alive holds it, and runs f while it is held.
 func (h *host) claimLog(log string, f func(stopping, hard context.Context) error) *owned {
 	return h.claimNamed("log-"+log, func(stopping, hard context.Context, _ uint64) error { return f(stopping, hard) })

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	driver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/boltmesh/boltmesh/pkg/document"
@@ -97,10 +96,7 @@ func (w *writer) documents(ctx context.Context, k kind, docs []document.Document
 	return refused, nil
 }
 
-func isConstraint(err error) bool {
-	var e *driver.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
-}
+func isConstraint(err error) bool { return isCode(err, sqlite3.SQLITE_CONSTRAINT) }
 
 // collection returns the table of a collection, creating it when it is new.
 func (w *writer) collection(ctx context.Context, name string) (table string, err error) {

@@ -114,19 +114,28 @@ func (w *writer) merge(ctx context.Context) error {
 }
 
 // mergeTask merges what has been committed of one task, in this transaction too.
-func (w *writer) mergeTask(ctx context.Context, t state.Task) error {
-	var task int64
-	if err := w.row(ctx, "SELECT "+theTask, []any{&task}, names(t)...); err != nil {
-		return err
-	}
+func (w *writer) mergeTask(ctx context.Context, t state.Task, task int64) error {
 	w.staged = slices.DeleteFunc(w.staged, func(c commit) bool { return c.task == t })
 	w.merged = append(w.merged, t)
 	return w.mergeOf(ctx, task)
 }
 
+// mergeSome merges the commits of one task, if it is time to.
+func (w *writer) mergeSome(ctx context.Context) error {
+	t, due := w.unmerged.due()
+	if !due {
+		return nil
+	}
+	var task int64
+	if err := w.row(ctx, "SELECT "+theTask, []any{&task}, names(t)...); err != nil {
+		return err
+	}
+	return w.mergeTask(ctx, t, task)
+}
+
 // direct commits a large change: what was committed of the task before is merged, and then it.
 func (w *writer) direct(ctx context.Context, t state.Task, task int64, row []byte) error {
-	if err := w.mergeTask(ctx, t); err != nil {
+	if err := w.mergeTask(ctx, t, task); err != nil {
 		return err
 	}
 	c := newChange()

@@ -14,7 +14,7 @@ import (
 	"runtime"
 	"time"
 
-	"modernc.org/sqlite" // registers the driver "sqlite", too
+	driver "modernc.org/sqlite" // registers itself as "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
@@ -79,15 +79,19 @@ func OpenWith(path string, o Options) (*DB, error) {
 	return &DB{readers: readers, writes: writes, writer: w, read: statements{prepare: readers.PrepareContext}}, nil
 }
 
-// patiently runs f again while the file is locked: SQLite itself does not wait when it gives a new file its
-// journal mode while others open it too.
+// patiently runs f again while the file is locked: SQLite itself does not wait when it gives a new file its journal mode while others open it too.
 func patiently(f func() error) error {
 	for deadline := time.Now().Add(busyTimeout); ; time.Sleep(5 * time.Millisecond) {
-		err := f()
-		if busy := (*sqlite.Error)(nil); !errors.As(err, &busy) || busy.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
+		if err := f(); !isCode(err, sqlite3.SQLITE_BUSY) || time.Now().After(deadline) {
 			return err
 		}
 	}
+}
+
+// isCode reports whether an error is one of SQLite's with that primary result code.
+func isCode(err error, code int) bool {
+	var e *driver.Error
+	return errors.As(err, &e) && e.Code()&0xff == code
 }
 
 // migrate creates the tables of an empty file and refuses a file of another version.

@@ -251,33 +251,37 @@ func (s *State) Commit(ctx context.Context, t state.Task, epoch uint64, b *state
 }
 
 func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, row []byte, b *state.Batch) error {
-	if large(row, b) {
-		task, err := w.held(ctx, t, epoch)
-		if err == nil {
-			err = w.direct(ctx, t, task, row)
-		}
-		if err != nil {
+	whole := large(row, b)
+	if !whole {
+		if err := w.stage(ctx, t, epoch, row); err != nil {
 			return err
 		}
-	} else {
-		const insert = "INSERT INTO change (task, batch) SELECT id, ? FROM task WHERE topology = ? AND node = ? AND number = ? AND fence = ?"
-		written, err := w.update(ctx, insert, row, t.Topology, t.Node, t.Index, epoch)
-		if err != nil {
-			return err
-		}
-		if written == 0 {
-			return state.ErrFenced
-		}
-		w.staged = append(w.staged, commit{t, row})
 	}
-	if len(b.Agenda)+len(b.Strike) == 0 { // most often
+	if !whole && len(b.Agenda)+len(b.Strike) == 0 { // most often
 		return nil
 	}
 	task, err := w.held(ctx, t, epoch)
+	if err == nil && whole {
+		err = w.direct(ctx, t, task, row)
+	}
 	if err != nil {
 		return err
 	}
 	return w.agenda(ctx, task, b)
+}
+
+// stage commits a change as a row, to be merged later.
+func (w *writer) stage(ctx context.Context, t state.Task, epoch uint64, row []byte) error {
+	const insert = "INSERT INTO change (task, batch) SELECT id, ? FROM task WHERE topology = ? AND node = ? AND number = ? AND fence = ?"
+	written, err := w.update(ctx, insert, row, t.Topology, t.Node, t.Index, epoch)
+	if err != nil {
+		return err
+	}
+	if written == 0 {
+		return state.ErrFenced
+	}
+	w.staged = append(w.staged, commit{t, row})
+	return nil
 }
 
 // held returns the number under which a task's rows are kept, if it has been claimed in that epoch and not since.

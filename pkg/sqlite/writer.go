@@ -205,10 +205,8 @@ func (w *writer) begin(ctx context.Context) error {
 
 // end commits, after merging some of what is due to be.
 func (w *writer) end(ctx context.Context) error {
-	if t, due := w.unmerged.due(); due {
-		if err := w.mergeTask(ctx, t); err != nil {
-			return errors.Join(fmt.Errorf("merge commits: %w", err), w.exec(ctx, "ROLLBACK"))
-		}
+	if err := w.mergeSome(ctx); err != nil {
+		return errors.Join(fmt.Errorf("merge commits: %w", err), w.exec(ctx, "ROLLBACK"))
 	}
 	if err := w.exec(ctx, "COMMIT"); err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), w.exec(ctx, "ROLLBACK"))
