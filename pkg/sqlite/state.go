@@ -272,7 +272,7 @@ func (w *writer) commit(ctx context.Context, t state.Task, epoch uint64, row []b
 
 // stage commits a change as a row, to be merged later.
 func (w *writer) stage(ctx context.Context, t state.Task, epoch uint64, row []byte) error {
-	const insert = "INSERT INTO change (task, batch) SELECT id, ? FROM task WHERE topology = ? AND node = ? AND number = ? AND fence = ?"
+	const insert = "INSERT OR FAIL INTO change (task, batch) SELECT id, ? FROM task WHERE topology = ? AND node = ? AND number = ? AND fence = ?"
 	written, err := w.update(ctx, insert, row, t.Topology, t.Node, t.Index, epoch)
 	if err != nil {
 		return err
