@@ -37,7 +37,12 @@ type generated struct {
 	index, records int
 	keys, values   [][]byte
 	next           atomic.Int64
+	batches        [waiting][]spout.Record // of records, used in turn
+	turn           int
 }
+
+// waiting is more batches than wait at once: the engine reads two ahead of the one that it emits.
+const waiting = 8
 
 func newGenerated(index, records, payload int) *generated {
 	g := &generated{index: index, records: min(records, max(1, fetched/payload)), values: opaque(payload, uint64(index))}
@@ -61,7 +66,11 @@ const fetched = 2 << 20
 // Next returns the next records at once.
 func (g *generated) Next(ctx context.Context) ([]spout.Record, int64, error) {
 	first := g.next.Load()
-	records, now := make([]spout.Record, g.records), time.Now().UnixMilli()
+	g.turn = (g.turn + 1) % waiting
+	if g.batches[g.turn] == nil {
+		g.batches[g.turn] = make([]spout.Record, g.records)
+	}
+	records, now := g.batches[g.turn], time.Now().UnixMilli()
 	for i := range records {
 		o := first + int64(i)
 		records[i] = spout.Record{Offset: o, Key: g.keys[o%benchDevices], Value: g.values[o%int64(len(g.values))], Time: now, Stream: benchTopic}
