@@ -44,6 +44,12 @@ type Outbox interface {
 	Publish(ctx context.Context, frames []Outgoing) error
 }
 
+// Forgetful is an Outbox that has forgotten what it has stored once Publish has returned without an error: the memory of the frames is the caller's again.
+type Forgetful interface {
+	Outbox
+	Forgets()
+}
+
 // Deltas carries ledger deltas to the owner of an origin. They may get lost: that is a timeout and a replay.
 type Deltas interface {
 	Send(ctx context.Context, origin tuple.Origin, deltas []tuple.Delta) error
@@ -104,6 +110,7 @@ type Loop struct {
 	stored   map[tuple.Origin]int64 // the floors that the store has
 	woken    map[string]int64       // some of what the store's agenda has
 	applied  applied
+	keys     tuple.Keys // met of late
 	streams  map[string]tuple.Name
 	ordinals map[string]uint32 // scratch of run.ordinal
 	holding  atomic.Pointer[Held]

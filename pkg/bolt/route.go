@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -213,7 +214,7 @@ func (w *way) put(o *open) {
 }
 
 func (p *Packer) seal(o *open) {
-	p.done = append(p.done, Outgoing{Node: o.node, Task: o.task, ID: tuple.FrameID(o.name, o.task, o.ids), Data: o.frame.Seal(p.Revision, p.Source)})
+	p.done = append(p.done, Outgoing{Node: o.node, Task: o.task, ID: tuple.FrameID(o.name, o.task, o.ids), Data: o.frame.Seal(unspent(), p.Revision, p.Source)})
 	o.ids = o.ids[:0]
 }
 
@@ -237,4 +238,27 @@ func (p *Packer) Take() []Outgoing {
 	p.done = nil
 	p.Reset()
 	return out
+}
+
+// spent is memory of frames that are stored, for others.
+var spent sync.Pool
+
+// unspent returns memory for a frame.
+func unspent() []byte {
+	if b, _ := spent.Get().(*[]byte); b != nil {
+		return (*b)[:0]
+	}
+	return nil
+}
+
+// Spend lets the memory of frames that o has stored be used again, if o has forgotten them. Nobody may look at them afterwards.
+func Spend(o Outbox, frames []Outgoing) {
+	if _, ok := o.(Forgetful); !ok {
+		return
+	}
+	for i := range frames {
+		if b := frames[i].Data[:0]; cap(b) <= 2*tuple.TargetFrameBytes { // not of a tuple that is larger than a frame
+			spent.Put(&b)
+		}
+	}
 }

@@ -384,6 +384,7 @@ func (r *run) publish(ctx context.Context) error {
 	if err := r.Outbox.Publish(ctx, frames); err != nil {
 		return fmt.Errorf("publish %d frames: %w", len(frames), err)
 	}
+	Spend(r.Outbox, frames)
 	return nil
 }
 

@@ -37,6 +37,9 @@ type pending struct {
 	future jetstream.PubAckFuture
 }
 
+// Forgets implements bolt.Forgetful: a frame has been written to the connection before its acknowledgement comes, and is not looked at again.
+func (o *Outbox) Forgets() {}
+
 // Publish implements bolt.Outbox: in rounds, each with the next frame of every destination, so that none overtakes its predecessor. Frames for
 // competing workers have no order and go at once.
 func (o *Outbox) Publish(ctx context.Context, frames []bolt.Outgoing) error {
@@ -107,4 +110,4 @@ func (o *Outbox) await(ctx context.Context, round []pending) error {
 	}
 }
 
-var _ bolt.Outbox = (*Outbox)(nil)
+var _ bolt.Forgetful = (*Outbox)(nil)

@@ -41,10 +41,11 @@ type Reading struct {
 	Payload []byte
 }
 
-// Decoder turns records into readings as a topology's spout declares.
+// Decoder turns records into readings as a topology's spout declares. It is not safe for concurrent use.
 type Decoder struct {
 	spec topology.Spout
-	key  string // gjson path
+	keys tuple.Keys // met of late
+	key  string     // gjson path
 	time string
 }
 
@@ -160,7 +161,7 @@ func raw(b []byte) ([]byte, error) {
 }
 
 func (d *Decoder) device(r *Record, payload []byte) (string, error) {
-	key, from := string(r.Key), "the record's key"
+	key, from := d.keys.String(r.Key), "the record's key"
 	if d.spec.Key != "" && d.spec.Decode != "raw" {
 		from = fmt.Sprintf("key field %q", d.spec.Key)
 		v := gjson.GetBytes(payload, d.key)

@@ -129,6 +129,9 @@ func (p *Partition) tuple(id tuple.ID, r *Record, reading Reading) tuple.Tuple {
 
 // parseParent reads a W3C traceparent header (https://www.w3.org/TR/trace-context/) that asks for sampling.
 func parseParent(s string) (t tuple.Trace, ok bool) {
+	if s == "" { // most often
+		return t, false
+	}
 	f := strings.Split(s, "-")
 	if len(f) != 4 || len(f[1]) != 32 || len(f[2]) != 16 || len(f[3]) != 2 {
 		return t, false

@@ -80,9 +80,8 @@ func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) err
 	at := tuple.Root{Origin: l.Origin, First: first, Attempt: a, Floor: l.ledger.Floor()}
 	var xor uint64
 	for i := range r.tuples {
-		t := r.tuples[i]
-		t.Root = at
-		x, _, err := pack.Route(&t)
+		r.tuples[i].Root = at
+		x, _, err := pack.Route(&r.tuples[i])
 		if err != nil {
 			return err
 		}
@@ -96,6 +95,7 @@ func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) err
 	if err := l.Outbox.Publish(ctx, frames); err != nil {
 		return fmt.Errorf("publish root %d of origin %x: %w", first, uint64(l.Origin), err)
 	}
+	bolt.Spend(l.Outbox, frames)
 	return nil
 }
 

@@ -94,7 +94,7 @@ func (f *Frame) Decode(b []byte) error {
 	}
 	f.Tuples = append(f.Tuples[:0], make([]Tuple, n)...)
 	for i := 0; i < int(n) && r.err == nil; i++ {
-		r.tuple(&f.Tuples[i], roots, streams)
+		r.tuple(&f.Tuples[i], roots, streams, f.Keys)
 	}
 	if r.err == nil && len(r.b) != r.at {
 		r.fail("bytes after the last tuple")
@@ -102,7 +102,7 @@ func (f *Frame) Decode(b []byte) error {
 	return r.err
 }
 
-func (r *reader) tuple(t *Tuple, roots []Root, streams []string) {
+func (r *reader) tuple(t *Tuple, roots []Root, streams []string, keys *Keys) {
 	flags := r.byte()
 	if flags&^(flagTrace|flagN) != 0 {
 		r.fail("unknown tuple flags")
@@ -118,7 +118,7 @@ func (r *reader) tuple(t *Tuple, roots []Root, streams []string) {
 	t.Root, t.Stream = roots[root], streams[stream]
 	t.Offset = t.Root.First + r.varint()
 	t.Time = r.varint()
-	t.Key = r.string()
+	t.Key = keys.String(r.bytes(int(r.uvarint(MaxKey))))
 	if flags&flagTrace != 0 {
 		copy(t.Trace.TraceID[:], r.bytes(16))
 		copy(t.Trace.SpanID[:], r.bytes(8))

@@ -107,8 +107,8 @@ func LedgerID(id ID, node Name, task int32, a Attempt) uint64 {
 
 // FrameID is the Nats-Msg-Id of a frame: a function of its destination and of what it carries, never of who sent it or when.
 func FrameID(node Name, task int32, ledgerIDs []uint64) ID {
-	b := make([]byte, 0, 13+8*len(ledgerIDs))
-	b = append(b, 'f')
+	var whole [13 + 8*MaxTuples]byte // of a frame that is full
+	b := append(whole[:0], 'f')
 	b = binary.LittleEndian.AppendUint64(b, uint64(node))
 	b = binary.LittleEndian.AppendUint32(b, uint32(task))
 	for _, l := range ledgerIDs {

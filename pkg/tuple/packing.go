@@ -1,9 +1,9 @@
 package tuple
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Packing is a frame under construction: tuples are encoded as they are added, so that none is copied or kept. The zero value is empty. It is not safe
@@ -35,12 +35,13 @@ func (p *Packing) Len() int { return p.n }
 // Size returns how many bytes the tuples take.
 func (p *Packing) Size() int { return len(p.tuples) }
 
-// Seal returns the frame, in memory of its own, and empties p. The layout is described byte by byte in docs/wire.md.
-func (p *Packing) Seal(revision uint32, source string) []byte {
+// Seal appends the frame to b and empties p. The layout is described byte by byte in docs/wire.md.
+func (p *Packing) Seal(b []byte, revision uint32, source string) []byte {
 	p.head = p.header(p.head[:0], revision, source)
-	frame := bytes.Join([][]byte{p.head, p.tuples}, nil)
+	b = slices.Grow(b, len(p.head)+len(p.tuples))
+	b = append(append(b, p.head...), p.tuples...)
 	p.Reset()
-	return frame
+	return b
 }
 
 // Reset empties p.

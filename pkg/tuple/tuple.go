@@ -3,7 +3,10 @@
 // It never does I/O, reads a clock or starts a goroutine.
 package tuple
 
-import "strconv"
+import (
+	"hash/maphash"
+	"strconv"
+)
 
 // Limits of one frame; a tuple larger than MaxFrameBytes travels alone, one larger than MaxPayload is refused.
 const (
@@ -112,4 +115,22 @@ type Frame struct {
 	Revision uint32 // of the topology
 	Source   string // node that emitted the tuples
 	Tuples   []Tuple
+	Keys     *Keys // that Decode may have met before; nil: each tuple has a copy of its own
+}
+
+// Keys are strings that were met of late, so that the key of every tuple need not be copied: devices send again and again. It is not safe for concurrent use.
+type Keys [2048]string
+
+var keysSeed = maphash.MakeSeed()
+
+// String returns b as a string, one that is here already if there is.
+func (k *Keys) String(b []byte) string {
+	if k == nil {
+		return string(b)
+	}
+	s := &k[maphash.Bytes(keysSeed, b)%uint64(len(k))]
+	if *s != string(b) {
+		*s = string(b)
+	}
+	return *s
 }
