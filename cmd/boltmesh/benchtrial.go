@@ -11,9 +11,10 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
+	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/service"
@@ -217,13 +218,16 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 			r.latencies(ages)
 			err = errors.Join(err, unheard)
 		}()
-		batch := 250
+		gather := linger
 		if t.rate <= 1000 {
-			batch = 1 // what is due is sent
+			gather = 0 // what is due is sent
 		}
-		w := producer(t.brokers.Kafka, 5*time.Millisecond, batch) // Kafka's own clients wait as long, since 4.0
-		defer w.Close()
-		sent = t.produce(ctx, w)
+		c, err := producer(t.brokers.Kafka, gather)
+		if err != nil {
+			return r, err
+		}
+		defer c.Close()
+		sent = t.produce(ctx, c)
 	default:
 		if err := until(ctx, func() bool { return t.meter.done.Load() > 0 }); err != nil {
 			return r, fmt.Errorf("wait for the first reading: %w", context.Cause(ctx))
@@ -282,16 +286,22 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 }
 
 // produce sends readings at the scenario's rate.
-func (t *trial) produce(ctx context.Context, w *kafka.Writer) func() (int64, error) {
-	w.Async = true
+func (t *trial) produce(ctx context.Context, c *kgo.Client) func() (int64, error) {
 	i := 0
+	var failed atomic.Pointer[error]
 	return paced(ctx, t.rate, t.warm+t.measure, func(due []time.Time) error {
-		var ms []kafka.Message
 		for _, at := range due {
-			ms = append(ms, t.from.at(i, at))
+			c.Produce(ctx, t.from.at(i, at), func(_ *kgo.Record, err error) {
+				if err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			})
 			i++
 		}
-		return w.WriteMessages(ctx, ms...)
+		if err := failed.Load(); err != nil {
+			return fmt.Errorf("produce readings: %w", *err)
+		}
+		return nil
 	})
 }
 
