@@ -42,6 +42,10 @@ const schemaVersion = 3
 // busyTimeout is how long it waits for other processes that have the file locked.
 const busyTimeout = 10 * time.Second
 
+// checkpointPages is how many pages the log has when it is copied into the file, which holds up whoever commits: with four times SQLite's own 1,000, pages that change
+// again and again are copied less often. 16 MB on disk.
+const checkpointPages = 4000
+
 // Open opens the file at path, creating it when it is missing, such that a commit is on disk when it is acknowledged.
 func Open(path string) (*DB, error) { return OpenWith(path, Options{}) }
 
@@ -57,6 +61,7 @@ func OpenWith(path string, o Options) (*DB, error) {
 	}
 	dsn := (&url.URL{Scheme: "file", Path: absolute, RawQuery: url.Values{"_pragma": {
 		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "journal_mode(WAL)", "synchronous(" + synchronous + ")", "cache_size(-8000)", "temp_store(MEMORY)",
+		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages),
 	}}.Encode()}).String()
 	writes, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
 	if err != nil {
