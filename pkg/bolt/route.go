@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -240,15 +239,17 @@ func (p *Packer) Take() []Outgoing {
 	return out
 }
 
-// spent is memory of frames that are stored, for others.
-var spent sync.Pool
+// spent is memory of frames that are stored, for others of any loop: a few MB at most.
+var spent = make(chan []byte, 32)
 
 // unspent returns memory for a frame.
 func unspent() []byte {
-	if b, _ := spent.Get().(*[]byte); b != nil {
-		return (*b)[:0]
+	select {
+	case b := <-spent:
+		return b
+	default:
+		return nil
 	}
-	return nil
 }
 
 // Spend lets the memory of frames that o has stored be used again, if o has forgotten them. Nobody may look at them afterwards.
@@ -257,8 +258,13 @@ func Spend(o Outbox, frames []Outgoing) {
 		return
 	}
 	for i := range frames {
-		if b := frames[i].Data[:0]; cap(b) <= 2*tuple.TargetFrameBytes { // not of a tuple that is larger than a frame
-			spent.Put(&b)
+		b := frames[i].Data[:0]
+		if cap(b) > 2*tuple.TargetFrameBytes {
+			continue // it held a tuple that is larger than a frame
+		}
+		select {
+		case spent <- b:
+		default:
 		}
 	}
 }
