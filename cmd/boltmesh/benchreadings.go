@@ -18,8 +18,8 @@ type readings struct {
 	toggle  bool // each of them raises or clears its device's alarm
 }
 
-// linger is how long Kafka's own clients gather records, since 4.0.
-const linger = 5 * time.Millisecond
+// usualLinger is how long Kafka's own clients gather records, since 4.0.
+const usualLinger = 5 * time.Millisecond
 
 // leanFields are those that the job in lean expressions looks at.
 const leanFields = 4
@@ -87,7 +87,7 @@ func producer(brokers []string, linger time.Duration) (*kgo.Client, error) {
 
 // produce writes n readings, before anything is measured. One ms of event time passes with each reading.
 func (r readings) produce(ctx context.Context, brokers []string, n int) error {
-	c, err := producer(brokers, linger)
+	c, err := producer(brokers, usualLinger)
 	if err != nil {
 		return err
 	}

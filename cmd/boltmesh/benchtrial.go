@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -218,7 +217,7 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 			r.latencies(ages)
 			err = errors.Join(err, unheard)
 		}()
-		gather := linger
+		gather := usualLinger
 		if t.rate <= 1000 {
 			gather = 0 // what is due is sent
 		}
@@ -288,21 +287,21 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 // produce sends readings at the scenario's rate.
 func (t *trial) produce(ctx context.Context, c *kgo.Client) func() (int64, error) {
 	i := 0
-	var failed atomic.Pointer[error]
-	return paced(ctx, t.rate, t.warm+t.measure, func(due []time.Time) error {
+	stored := kgo.AbortingFirstErrPromise(c)
+	sent := paced(ctx, t.rate, t.warm+t.measure, func(due []time.Time) error {
 		for _, at := range due {
-			c.Produce(ctx, t.from.at(i, at), func(_ *kgo.Record, err error) {
-				if err != nil {
-					failed.CompareAndSwap(nil, &err)
-				}
-			})
+			c.Produce(ctx, t.from.at(i, at), stored.Promise())
 			i++
-		}
-		if err := failed.Load(); err != nil {
-			return fmt.Errorf("produce readings: %w", *err)
 		}
 		return nil
 	})
+	return func() (int64, error) {
+		n, err := sent()
+		if err := errors.Join(err, stored.Err()); err != nil {
+			return n, fmt.Errorf("produce readings: %w", err)
+		}
+		return n, nil
+	}
 }
 
 // moment is what has been used and done until then.

@@ -161,7 +161,7 @@ func raw(b []byte) ([]byte, error) {
 }
 
 func (d *Decoder) device(r *Record, payload []byte) (string, error) {
-	key, from := d.keys.String(r.Key), "the record's key"
+	var key, from string
 	if d.spec.Key != "" && d.spec.Decode != "raw" {
 		from = fmt.Sprintf("key field %q", d.spec.Key)
 		v := gjson.GetBytes(payload, d.key)
@@ -169,6 +169,8 @@ func (d *Decoder) device(r *Record, payload []byte) (string, error) {
 			return "", fmt.Errorf("key field %q is not a plain value: %s", d.spec.Key, quote([]byte(v.Raw)))
 		}
 		key = v.String()
+	} else {
+		key, from = d.keys.String(r.Key), "the record's key"
 	}
 	switch {
 	case key == "":

@@ -206,6 +206,17 @@ func TestKeysAreShared(t *testing.T) {
 			}
 		}
 	}
+	for _, size := range []int{longestKept, longestKept + 1, MaxPayload} {
+		long := strings.Repeat("k", size)
+		if got := keys.String([]byte(long)); got != long {
+			t.Fatalf("a key of %d bytes became one of %d", size, len(got))
+		}
+	}
+	for _, s := range keys {
+		if len(s) > longestKept {
+			t.Errorf("a key of %d bytes is kept", len(s))
+		}
+	}
 	f := bench()
 	data, err := f.Append(nil)
 	if err != nil {

@@ -121,11 +121,14 @@ type Frame struct {
 // Keys are strings that were met of late, so that the key of every tuple need not be copied: devices send again and again. It is not safe for concurrent use.
 type Keys [2048]string
 
+// longestKept bounds what a key takes here: those of devices are short, and a record's may be as long as its sender likes.
+const longestKept = 128
+
 var keysSeed = maphash.MakeSeed()
 
 // String returns b as a string, one that is here already if there is.
 func (k *Keys) String(b []byte) string {
-	if k == nil {
+	if k == nil || len(b) > longestKept {
 		return string(b)
 	}
 	s := &k[maphash.Bytes(keysSeed, b)%uint64(len(k))]
