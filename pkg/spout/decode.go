@@ -161,20 +161,22 @@ func raw(b []byte) ([]byte, error) {
 }
 
 func (d *Decoder) device(r *Record, payload []byte) (string, error) {
-	var key, from string
-	if d.spec.Key != "" && d.spec.Decode != "raw" {
-		from = fmt.Sprintf("key field %q", d.spec.Key)
+	var key string
+	field := d.spec.Key != "" && d.spec.Decode != "raw"
+	if field {
 		v := gjson.GetBytes(payload, d.key)
 		if v.IsObject() || v.IsArray() {
 			return "", fmt.Errorf("key field %q is not a plain value: %s", d.spec.Key, quote([]byte(v.Raw)))
 		}
 		key = v.String()
 	} else {
-		key, from = d.keys.String(r.Key), "the record's key"
+		key = d.keys.String(r.Key)
 	}
 	switch {
+	case key == "" && field:
+		return "", fmt.Errorf("no device: key field %q is absent or empty", d.spec.Key)
 	case key == "":
-		return "", fmt.Errorf("no device: %s is absent or empty", from)
+		return "", errors.New("no device: the record's key is absent or empty")
 	case len(key) > tuple.MaxKey:
 		return "", fmt.Errorf("the device id has %d bytes, at most %d", len(key), tuple.MaxKey)
 	case !utf8.ValidString(key):
