@@ -111,6 +111,9 @@ func (l *Loop) begin() *run {
 		r.c.state, r.c.agenda = l.Own.View, map[string]int64{}
 	}
 	held := &Held{Since: r.fetched}
+	if len(l.tail.frames) > 0 {
+		held.Roots = slices.Clone(l.holding.Load().Roots)
+	}
 	for i := range r.in {
 		d := &r.in[i]
 		d.sums, d.groups = d.sums[:0], d.groups[:0]
@@ -132,7 +135,7 @@ func (l *Loop) begin() *run {
 		d.id = tuple.FrameID(l.name, l.where.Task, d.ledger)
 	}
 	if old := l.holding.Load(); old != nil {
-		held.Since = old.Since // taken up again after an error
+		held.Since = old.Since // taken up again after an error, or in the tail
 	}
 	l.holding.Store(held)
 	return r

@@ -73,7 +73,11 @@ func (r *run) nest() {
 func (r *run) deliver(it *item, t *tuple.Tuple, h hop) (uint64, error) {
 	inner := r.within[h.edge]
 	if inner == nil {
-		return r.out.add(t, h)
+		out := &r.out
+		if r.tail.takes(&r.Edges[h.edge]) {
+			out = &r.tail.out
+		}
+		return out.add(t, h)
 	}
 	in, own := r.nested[inner], *t
 	id := tuple.LedgerID(t.ID, inner.name, tuple.Shared, t.Root.Attempt)

@@ -118,8 +118,9 @@ type Loop struct {
 	within   []*Loop    // by edge: the inner loop that it leads to; nil for frames
 	most     int        // frames that the next batch may have
 	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
-	run      *run       // of the last batch: its memory is the next one's
-	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
+	tail     tail       // handled, not acknowledged
+	run      *run // of the last batch: its memory is the next one's
+	stale    bool // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
 
 // Held is what a loop has fetched and not finished: the roots in it, and since when.
@@ -138,6 +139,8 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, stateful := o.Bolt.(Stateful)
+	l.tail = newTail(&l.Options, stateful)
 	if s, ok := o.Bolt.(Stateful); ok {
 		if o.Own == nil || len(o.Inner) > 0 {
 			return nil, fmt.Errorf("node %s is stateful: it needs an owned task, and runs no other node's bolt", o.Where.Node)
@@ -191,14 +194,13 @@ func (l *Loop) load(ctx context.Context) error {
 	return nil
 }
 
-// Step handles one batch: fetch, execute, commit (stateful only), publish and await, deltas, acknowledge. A crash in any gap repeats work and never
-// loses it; ids absorb the repetition. After an error the batch stays with the loop and the next Step takes it up again, except after
-// state.ErrFenced: then the task has another owner, and the loop must not be used any more. It reports how many frames it handled.
+// Step handles one batch: fetch, execute, commit (stateful only), publish and await, deltas, acknowledge. What goes along edges with a Linger may wait for later
+// batches, and the last two with it, until a Step finds that it is time, or finds no batch, or Settle. A crash in any gap repeats work and never loses it; ids absorb
+// the repetition. After an error what is not acknowledged stays with the loop and the next Step takes it up again, except after state.ErrFenced: then the task has
+// another owner, and the loop must not be used any more. It reports how many frames it handled.
 func (l *Loop) Step(ctx context.Context) (frames int, err error) {
-	if len(l.pending) == 0 {
-		if l.pending, err = l.Inbox.Fetch(ctx, l.most); err != nil || len(l.pending) == 0 {
-			return 0, err
-		}
+	if err := l.fetch(ctx); err != nil || len(l.pending) == 0 {
+		return 0, err
 	}
 	if l.stale {
 		if err := l.load(ctx); err != nil {
@@ -215,23 +217,24 @@ func (l *Loop) Step(ctx context.Context) (frames int, err error) {
 	if err := r.commit(ctx); err != nil {
 		return 0, r.abandon(err)
 	}
-	if err := r.publish(ctx); err != nil {
+	if err := r.emitted(ctx); err != nil {
 		return 0, r.abandon(err)
 	}
-	if err := r.report(ctx); err != nil {
-		return 0, r.abandon(err)
+	frames = len(l.pending)
+	l.tail.add(r)
+	l.pending = nil
+	if !l.tail.out.waiting() {
+		if err := l.Settle(ctx); err != nil {
+			return 0, r.abandon(err)
+		}
 	}
-	if err := l.Inbox.Ack(ctx, l.pending); err != nil {
-		return 0, r.abandon(err)
-	}
-	frames, l.pending = len(l.pending), nil
-	l.holding.Store(nil)
 	r.tellAll()
 	return frames, nil
 }
 
 // abandon gives a batch up for now: what was not committed is forgotten, and the next Step reads what the store holds before it does anything else.
 func (r *run) abandon(err error) error {
+	err = r.takeBack(err)
 	if r.Own == nil || errors.Is(err, state.ErrFenced) {
 		return err
 	}

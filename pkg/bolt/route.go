@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -20,6 +21,9 @@ type Edge struct {
 	Task   int32 // with Direct
 	Named  bool  // the emitting bolt names the task, with Collector.EmitTo
 	Gated  bool  // both ends are stateful: tuples carry n
+	// Linger is how long tuples along the edge may wait for others to the same tasks, when nobody waits for them at To: frames become fewer and larger. What
+	// they came from is acknowledged that much later. Along edges of a node with state, and of one that runs in another's loop, none waits.
+	Linger time.Duration
 	// Local runs To's bolt in this loop, when it is among the loop's Inner; otherwise workers compete as on any shared edge.
 	Local bool
 	// Partial divides each key between two tasks, by the tuple's id: a hot key's load is halved, and so is what each task knows of it.
@@ -216,6 +220,12 @@ func (p *Packer) seal(o *open) {
 	p.done = append(p.done, Outgoing{Node: o.node, Task: o.task, ID: tuple.FrameID(o.name, o.task, o.ids), Data: o.frame.Seal(unspent(), p.Revision, p.Source)})
 	o.ids = o.ids[:0]
 }
+
+// waiting reports whether there are tuples that were not taken.
+func (p *Packer) waiting() bool { return len(p.order) > 0 }
+
+// full reports whether a frame has no room for more.
+func (p *Packer) full() bool { return len(p.done) > 0 }
 
 // Reset gives up what was not taken.
 func (p *Packer) Reset() {

@@ -373,39 +373,28 @@ func (r *run) remember() {
 	}
 }
 
-// publish stores what the batch emitted, after the commit that covers it.
-func (r *run) publish(ctx context.Context) error {
+// emitted stores what the batch emitted, after the commit that covers it. What waits in the tail goes with it if it is due.
+func (r *run) emitted(ctx context.Context) error {
 	frames := r.take()
+	if r.tail.out.waiting() && r.tail.due(r, r.Fetch) {
+		frames = append(frames, r.tail.out.Take()...)
+	}
 	if len(frames) == 0 {
 		return nil
 	}
 	began := r.Clock.Now()
 	defer func() { r.sum.Publish += r.Clock.Now().Sub(began) }()
-	if err := r.Outbox.Publish(ctx, frames); err != nil {
-		return fmt.Errorf("publish %d frames: %w", len(frames), err)
-	}
-	Spend(r.Outbox, frames)
-	return nil
+	return r.publish(ctx, frames)
 }
 
-// report sends one whole delta per frame and root to the owners of their origins.
-func (r *run) report(ctx context.Context) error {
-	var origins []tuple.Origin
-	deltas := map[tuple.Origin][]tuple.Delta{}
-	for i := range r.in {
-		d := &r.in[i]
-		for _, s := range d.sums {
-			o := s.root.Origin
-			if deltas[o] == nil {
-				origins = append(origins, o)
-			}
-			deltas[o] = append(deltas[o], tuple.Delta{Frame: d.id, First: s.root.First, Attempt: s.root.Attempt, XOR: s.xor})
-		}
+// publish stores frames.
+func (l *Loop) publish(ctx context.Context, frames []Outgoing) error {
+	if len(frames) == 0 {
+		return nil
 	}
-	for _, o := range origins {
-		if err := r.Deltas.Send(ctx, o, deltas[o]); err != nil {
-			return fmt.Errorf("deltas of origin %x: %w", uint64(o), err)
-		}
+	if err := l.Outbox.Publish(ctx, frames); err != nil {
+		return fmt.Errorf("publish %d frames: %w", len(frames), err)
 	}
+	Spend(l.Outbox, frames)
 	return nil
 }

@@ -164,7 +164,7 @@ func (r *run) slices(ctx context.Context, it *item, tick Tick, until int64, done
 		if err := r.commit(ctx); err != nil {
 			return err
 		}
-		if err := r.publish(ctx); err != nil {
+		if err := r.emitted(ctx); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/partition"
@@ -28,6 +29,7 @@ type plant struct {
 	lossy   bool // streams lose what they hold
 	wide    bool // with fleet and trend
 	shuffle bool // workers compete for clean
+	lingers bool // what clean emits may wait for more of it
 	options Options
 	log     []reading // those that must count
 	poison  int
@@ -90,6 +92,11 @@ func (p *plant) nodes() []Node {
 		stats = append(stats, to("fleet", byModel, false))
 		alarms = append(alarms, to("trend", byNothing, true))
 	}
+	if p.lingers {
+		for i := range stats {
+			stats[i].Linger = time.Duration(5*(i+1)) * time.Millisecond
+		}
+	}
 	nodes := []Node{
 		{ID: "clean", Tasks: tasks, Shared: p.shuffle, Edges: stats, Build: func(e Env) bolt.Bolt { return clean{p, e.Revision} }},
 		{
@@ -129,7 +136,7 @@ const (
 
 // newPlant makes a run of the usual kind: what differs from seed to seed is taken from the seed's bits.
 func newPlant(seed uint64) *plant {
-	p := &plant{tasks: 3, lossy: seed%2 == 0, wide: seed/2%4 == 0, shuffle: seed/8%4 == 0, changes: seed%7%2 == 1}
+	p := &plant{tasks: 3, lossy: seed%2 == 0, wide: seed/2%4 == 0, shuffle: seed/8%4 == 0, changes: seed%7%2 == 1, lingers: seed%5 > 2}
 	p.outName = func(t *tuple.Tuple, _ string) string { return t.ID.String() }
 	p.options = Options{
 		Seed: seed, Faults: Usual(), Steps: 12_000, Span: 12, Slice: []int{0, 1, 2}[seed%3], Spec: topology.Spout{Key: "device"},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -196,6 +197,9 @@ func engineEdges(plan *topology.Plan, n topology.Node) (out []bolt.Edge) {
 		i := slices.IndexFunc(plan.Nodes, func(n topology.Node) bool { return n.ID == e.To })
 		to := plan.Nodes[i]
 		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated}
+		if to.Kind == topology.KindStat {
+			b.Linger = 20 * time.Millisecond
+		}
 		if e.Gated {
 			b.Group = groupOf(to)
 		}

@@ -378,7 +378,7 @@ func (s *Stage) settle(ctx context.Context) error {
 	for again := true; again; {
 		again = false
 		for _, l := range s.loops {
-			for len(l.inbox.waiting) > 0 {
+			for len(l.inbox.waiting) > 0 || l.Held() != nil { // the last Step finds nothing, and ends what has waited for more
 				if _, err := l.Step(ctx); err != nil {
 					return err
 				}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -24,6 +25,7 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 	for _, e := range n.Out {
 		to := nodeOf(plan, e.To)
 		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated, All: e.Grouping == topology.All, Local: e.Local}
+		b.Linger = lingerTo(to)
 		if e.Gated {
 			b.Group = groupOf(to.Bolt)
 		}
@@ -45,6 +47,23 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 		out = append(out, bolt.Edge{To: topology.ReplyNode, Stream: topology.ReplyStream, Tasks: 1})
 	}
 	return out
+}
+
+// toStat is how long tuples wait on their way to a statistic for others, where its results come with ticks.
+const toStat = 20 * time.Millisecond
+
+// lingerTo says how long what comes to a node may wait on its way: to a statistic an eighth of its rhythm at most, and not at all where a reading by itself can
+// bring out a result, or is sent on.
+func lingerTo(to *topology.Node) time.Duration {
+	switch {
+	case to.Kind != topology.KindStat, to.Bolt.Window.Kind == topology.WindowCount, to.Bolt.Stage == topology.StageSecond:
+	case to.Bolt.Stage == topology.StageFirst && to.Bolt.Forwards():
+	case to.Every > 0:
+		return min(toStat, to.Every/8)
+	default:
+		return toStat
+	}
+	return 0
 }
 
 // ticks lists the nodes that want tick entries.

@@ -187,12 +187,12 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	for ctx.Err() == nil {
 		if _, err := l.Step(hard); err != nil {
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-				return nil
+				break
 			}
 			return err
 		}
 	}
-	return nil
+	return l.Settle(hard) // so that the next owner need not handle again what has waited
 }
 
 // close ends the bolts of a loop that has stopped, those that can be closed.

@@ -32,6 +32,7 @@ type Harness struct {
 	Count   uint32
 	Sink    trace.Sink         // set before the first Feed
 	Commit  func(*state.Batch) // is shown what is committed to Store, if it is set
+	Acked   int                // frames acknowledged
 	Frames  []bolt.Outgoing    // published by the last Feed, Tick or Step
 
 	options bolt.Options
@@ -233,7 +234,10 @@ func (h *inbox) Fetch(context.Context, int) ([]bolt.Delivery, error) {
 	h.in = nil
 	return in, nil
 }
-func (h *inbox) Ack(context.Context, []bolt.Delivery) error     { return nil }
+func (h *inbox) Ack(_ context.Context, ds []bolt.Delivery) error {
+	h.Acked += len(ds)
+	return nil
+}
 func (h *inbox) Working(context.Context, []bolt.Delivery) error { return nil }
 
 func (h *outbox) Publish(_ context.Context, frames []bolt.Outgoing) error {
