@@ -40,23 +40,23 @@ early:
 vet: ## go vet
 	$(GO) vet ./...
 
-# Two at a time: much of pkg/service's two minutes is waiting.
+# Two at a time: much of pkg/service's two minutes is waiting. go vet looks at everything once, so that go test need not.
 unit: most-tools ## go vet, and tests of pkg and services, with -race, and some thousand simulated worlds
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target raced vet unraced
 
 raced:
-	$(GO) test -race -timeout 10m $$($(GO) list ./pkg/... ./services/... | grep -vE '/pkg/(sqlite|meshtest)$$')
+	$(GO) test -vet=off -race -timeout 10m $$($(GO) list ./pkg/... ./services/... | grep -vE '/pkg/(sqlite|meshtest)$$')
 
 unraced:
-	$(GO) test -race -timeout 10m -skip 'TestState$$' ./pkg/sqlite # SQLite as Go code takes two minutes for it with -race
-	$(GO) test -timeout 10m -run 'TestState$$' ./pkg/sqlite
-	$(GO) test -timeout 10m ./pkg/meshtest # one goroutine at a time has no races to find, and is ten times faster without
+	$(GO) test -vet=off -race -timeout 10m -skip 'TestState$$' ./pkg/sqlite # SQLite as Go code takes two minutes for it with -race
+	$(GO) test -vet=off -timeout 10m -run 'TestState$$' ./pkg/sqlite
+	$(GO) test -vet=off -timeout 10m ./pkg/meshtest # one goroutine at a time has no races to find, and is ten times faster without
 
 programs: tools ## tests of the command line, the examples and the test servers
-	$(GO) test -p 2 -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services|tests/integration)(/|$$)')
+	$(GO) test -vet=off -p 2 -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services|tests/integration)(/|$$)')
 
 integration: tools ## services as processes on real servers, one test at a time: each starts a mesh
-	$(GO) test -p 1 -timeout 25m ./tests/integration/...
+	$(GO) test -vet=off -p 1 -timeout 25m ./tests/integration/...
 
 tools: ## install and build the real servers for integration tests (into BOLTMESH_TOOLS, by default .cache/tools)
 	@tests/tools/build.sh

@@ -17,6 +17,7 @@ import (
 // TestCompetingCalls: 15 tasks of 3 s over 3 workers, 5 each, then over 5 workers, 3 each; again while one of them is killed, and another joins; a message
 // for three of them.
 func TestCompetingCalls(t *testing.T) {
+	t.Parallel() // with TestBackPressure: both mostly wait
 	c := startCalled(t)
 	workers := map[string]*servers.Process{}
 	join := func(names ...string) {

@@ -71,6 +71,7 @@ func TestOutages(t *testing.T) {
 
 // TestBackPressure freezes MongoDB while readings flow: the spout must stop, and nobody may fill the memory.
 func TestBackPressure(t *testing.T) {
+	t.Parallel() // with TestCompetingCalls: both mostly wait
 	const n, rate, frozen = 42_000, 600, time.Minute
 	m := start(t, mesh.Options{})
 	top := apply(t, m, patient(t, loadTopology))
