@@ -119,8 +119,8 @@ type Loop struct {
 	most     int        // frames that the next batch may have
 	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
 	tail     tail       // handled, not acknowledged
-	run      *run // of the last batch: its memory is the next one's
-	stale    bool // a commit may have happened that applied does not know of: the head must be read before anything is handled
+	run      *run       // of the last batch: its memory is the next one's
+	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
 
 // Held is what a loop has fetched and not finished: the roots in it, and since when.

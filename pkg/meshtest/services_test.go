@@ -197,7 +197,7 @@ func engineEdges(plan *topology.Plan, n topology.Node) (out []bolt.Edge) {
 		i := slices.IndexFunc(plan.Nodes, func(n topology.Node) bool { return n.ID == e.To })
 		to := plan.Nodes[i]
 		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated}
-		if to.Kind == topology.KindStat {
+		if to.Kind == topology.KindStat || to.Kind == topology.KindOutput {
 			b.Linger = 20 * time.Millisecond
 		}
 		if e.Gated {

@@ -25,7 +25,7 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 	for _, e := range n.Out {
 		to := nodeOf(plan, e.To)
 		b := bolt.Edge{To: e.To, Stream: e.Stream, Shared: to.Shared, Tasks: int32(to.Tasks), Gated: e.Gated, All: e.Grouping == topology.All, Local: e.Local}
-		b.Linger = lingerTo(to)
+		b.Linger = lingerTo(plan, to)
 		if e.Gated {
 			b.Group = groupOf(to.Bolt)
 		}
@@ -49,19 +49,22 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 	return out
 }
 
-// toStat is how long tuples wait on their way to a statistic for others, where its results come with ticks.
-const toStat = 20 * time.Millisecond
+// longest is how long tuples wait at most, on their way to where nobody waits for them, for others.
+const longest = 20 * time.Millisecond
 
 // lingerTo says how long what comes to a node may wait on its way: to a statistic an eighth of its rhythm at most, and not at all where a reading by itself can
-// bring out a result, or is sent on.
-func lingerTo(to *topology.Node) time.Duration {
+// bring out a result, or is sent on; to the output no longer than that waits itself. In a topology that takes calls somebody always waits.
+func lingerTo(plan *topology.Plan, to *topology.Node) time.Duration {
 	switch {
+	case plan.Topology.Spout.Calls:
+	case to.Kind == topology.KindOutput:
+		return min(longest, plan.Topology.Output.Linger)
 	case to.Kind != topology.KindStat, to.Bolt.Window.Kind == topology.WindowCount, to.Bolt.Stage == topology.StageSecond:
 	case to.Bolt.Stage == topology.StageFirst && to.Bolt.Forwards():
 	case to.Every > 0:
-		return min(toStat, to.Every/8)
+		return min(longest, to.Every/8)
 	default:
-		return toStat
+		return longest
 	}
 	return 0
 }
