@@ -234,10 +234,12 @@ func (h *inbox) Fetch(context.Context, int) ([]bolt.Delivery, error) {
 	h.in = nil
 	return in, nil
 }
+
 func (h *inbox) Ack(_ context.Context, ds []bolt.Delivery) error {
 	h.Acked += len(ds)
 	return nil
 }
+
 func (h *inbox) Working(context.Context, []bolt.Delivery) error { return nil }
 
 func (h *outbox) Publish(_ context.Context, frames []bolt.Outgoing) error {
