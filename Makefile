@@ -55,7 +55,7 @@ unraced:
 programs: tools ## tests of the command line, the examples and the test servers
 	$(GO) test -vet=off -p 2 -timeout 15m $$($(GO) list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/(pkg|services|tests/integration)(/|$$)')
 
-integration: tools ## services as processes on real servers, one test at a time: each starts a mesh
+integration: tools ## services as processes on real servers, each test starts a mesh: one at a time, but for two that mostly wait
 	$(GO) test -vet=off -p 1 -timeout 25m ./tests/integration/...
 
 tools: ## install and build the real servers for integration tests (into BOLTMESH_TOOLS, by default .cache/tools)

@@ -139,9 +139,9 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, stateful := o.Bolt.(Stateful)
+	s, stateful := o.Bolt.(Stateful)
 	l.tail = newTail(&l.Options, stateful)
-	if s, ok := o.Bolt.(Stateful); ok {
+	if stateful {
 		if o.Own == nil || len(o.Inner) > 0 {
 			return nil, fmt.Errorf("node %s is stateful: it needs an owned task, and runs no other node's bolt", o.Where.Node)
 		}
