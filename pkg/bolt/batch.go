@@ -117,7 +117,7 @@ func (l *Loop) begin() *run {
 	for i := range r.in {
 		d := &r.in[i]
 		d.sums, d.groups = d.sums[:0], d.groups[:0]
-		d.frame.Keys = &l.keys
+		d.frame.Keys = l.keys
 		if d.err = d.frame.Decode(l.pending[i].Data); d.err != nil {
 			continue
 		}

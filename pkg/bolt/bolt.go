@@ -42,7 +42,7 @@ import (
 
 // Bolt is what the author of a node writes. One loop calls it, never two at once for the same task.
 type Bolt interface {
-	// Execute handles t and emits through c. t and its payload are only valid during the call. An error that is neither Retry, Reject nor
+	// Execute handles t and emits through c. t, its key and its payload are only valid during the call: what is kept is cloned first, or it keeps the frame. An error that is neither Retry, Reject nor
 	// Unavailable is retried with backoff up to the node's limit, then dead-lettered. A stateful bolt that returns an error must
 	// have left its state as it was.
 	Execute(ctx context.Context, t *tuple.Tuple, c *Collector) error

@@ -70,17 +70,18 @@ func (r *run) children(ctx context.Context, it *item) ([]child, error) {
 	}
 	who := tuple.Emitter{Node: r.name, By: r.by(it)}
 	cs := r.kids.open()
-	for i, e := range r.c.emissions {
+	for i := range r.c.emissions {
+		e := &r.c.emissions[i]
 		if len(e.Payload) > tuple.MaxPayload || len(e.Key) > tuple.MaxKey {
 			return nil, Reject(fmt.Errorf("emitted a payload of %d bytes with a key of %d: at most %d and %d", len(e.Payload), len(e.Key), tuple.MaxPayload, tuple.MaxKey))
 		}
-		cs = append(cs, child{tuple: tuple.Tuple{
-			ID:   tuple.ChildID(it.ID, who, r.stream(e.Stream), r.ordinal(i)),
-			Root: it.Root, Offset: it.Offset, Stream: e.Stream, Key: e.Key, Time: e.Time, Group: r.c.group, Payload: e.Payload,
-		}})
+		cs = append(cs, child{})
 		c := &cs[i]
+		t := &c.tuple // filled in place: it is large
+		t.ID = tuple.ChildID(it.ID, who, r.stream(e.Stream), r.ordinal(i))
+		t.Root, t.Offset, t.Stream, t.Key, t.Time, t.Group, t.Payload = it.Root, it.Offset, e.Stream, e.Key, e.Time, r.c.group, e.Payload
 		var err error
-		if c.hops, err = r.hopsOf(ctx, &c.tuple, e.to-1); err != nil {
+		if c.hops, err = r.hopsOf(ctx, t, e.to-1); err != nil {
 			return nil, err
 		}
 	}

@@ -110,7 +110,7 @@ type Loop struct {
 	stored   map[tuple.Origin]int64 // the floors that the store has
 	woken    map[string]int64       // some of what the store's agenda has
 	applied  applied
-	keys     tuple.Keys // met of late
+	keys     *tuple.Keys // met of late; nil without state: nothing is kept then
 	streams  map[string]tuple.Name
 	ordinals map[string]uint32 // scratch of run.ordinal
 	holding  atomic.Pointer[Held]
@@ -145,7 +145,7 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 		if o.Own == nil || len(o.Inner) > 0 {
 			return nil, fmt.Errorf("node %s is stateful: it needs an owned task, and runs no other node's bolt", o.Where.Node)
 		}
-		l.state = s
+		l.state, l.keys = s, new(tuple.Keys)
 		return l, l.load(ctx)
 	}
 	return l, l.enclose()

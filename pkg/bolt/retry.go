@@ -110,6 +110,9 @@ func (r *run) letter(ctx context.Context, it *item, why error) error {
 
 // known asks whether there is a letter of id already.
 func (r *run) known(ctx context.Context, id tuple.ID) (known bool, err error) {
+	if known, err = r.Letters.Known(ctx, id); err == nil {
+		return known, nil
+	}
 	err = r.outage(ctx, func() (err error) {
 		known, err = r.Letters.Known(ctx, id)
 		return err

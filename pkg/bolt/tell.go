@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"strings"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -23,7 +24,7 @@ func (r *run) tell1(it *item, o trace.Outcome, err error) {
 		return
 	}
 	h := trace.Handled{
-		Where: r.where, Tuple: it.ID, Root: it.Root, Offset: it.Offset, Key: it.Key, Stream: it.Stream, Source: it.source,
+		Where: r.where, Tuple: it.ID, Root: it.Root, Offset: it.Offset, Key: strings.Clone(it.Key), Stream: it.Stream, Source: it.source,
 		Parent: it.Trace, Span: it.ledger, Emitted: it.out, Tries: it.tries, Outcome: o, Err: err,
 		Fetched: r.fetched, Begun: it.begun,
 	}

@@ -25,6 +25,7 @@ type NodeLetters struct {
 	topology, node string
 
 	current atomic.Uint64 // the connection's count of breaks, plus one, at which ids were last complete; 0: never
+	some    atomic.Bool   // ids is not empty
 	mu      sync.Mutex
 	ids     map[tuple.ID]struct{}
 	order   []tuple.ID    // of ids, a ring once it is full
@@ -48,6 +49,9 @@ func (n *NodeLetters) Known(ctx context.Context, id tuple.ID) (bool, error) {
 			return false, err
 		}
 		n.current.Store(now)
+	}
+	if !n.some.Load() {
+		return false, nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -162,6 +166,7 @@ func (n *NodeLetters) remember(id tuple.ID) {
 		return
 	}
 	n.ids[id] = struct{}{}
+	n.some.Store(true)
 	if len(n.order) < knownMost {
 		n.order = append(n.order, id)
 		return

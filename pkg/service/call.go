@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ func (h *host) gather(ctx context.Context, calls *spout.Calls, epoch uint64) (<-
 			if !json.Valid(t.Payload) { // or the whole answer could not be told
 				return bolt.Reject(errors.New("the reply is not JSON"))
 			}
-			calls.Gather(t.Position(), spout.Reply{Node: c.Source(), ID: t.ID, Key: t.Key, Payload: slices.Clone(t.Payload)})
+			calls.Gather(t.Position(), spout.Reply{Node: c.Source(), ID: t.ID, Key: strings.Clone(t.Key), Payload: slices.Clone(t.Payload)})
 			return nil
 		}),
 	})

@@ -125,7 +125,7 @@ func (f *Following) fits(frame *tuple.Frame, t *tuple.Tuple) bool {
 func (f *Following) deliver(h *jetstream.Heard, frame *tuple.Frame, t *tuple.Tuple, at time.Time) {
 	to, task := destination(h.Subject)
 	d := &delivery{t: *t, task: task, Hop: &observe.Hop{
-		Node: to, Task: tuple.TaskName(task), From: frame.Source, Stream: t.Stream, Tuple: t.ID.String(), Device: t.Key,
+		Node: to, Task: tuple.TaskName(task), From: frame.Source, Stream: t.Stream, Tuple: t.ID.String(), Device: strings.Clone(t.Key),
 		Generation: int64(t.Root.Attempt.Generation), Attempt: int64(t.Root.Attempt.Count), Outcome: Waiting, At: at,
 	}}
 	for _, n := range f.plan.Nodes {
@@ -133,7 +133,7 @@ func (f *Following) deliver(h *jetstream.Heard, frame *tuple.Frame, t *tuple.Tup
 			d.Kind = n.Kind
 		}
 	}
-	d.t.Payload = nil
+	d.t.Key, d.t.Payload = d.Device, nil
 	f.deliveries = append(f.deliveries, d)
 	f.frames[h.ID] = append(f.frames[h.ID], d)
 	f.waiting[t.Root.Attempt]++

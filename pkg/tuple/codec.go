@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"unsafe"
 )
 
 // Version is the wire version that this build writes. Older versions are read, newer ones refused.
@@ -64,8 +66,8 @@ func (t *Tuple) append(b []byte, root, stream int) []byte {
 	return append(b, t.Payload...)
 }
 
-// Decode reads one frame, in place of what f holds: its memory is used again. Payloads alias b, which must not change afterwards; b may come from
-// anybody.
+// Decode reads one frame, in place of what f holds: its memory is used again, and nothing is allocated when there is enough of it. Payloads alias b, which must
+// not change afterwards, and keys do too unless f has Keys: whoever keeps one for longer clones it, or keeps b. b may come from anybody.
 func (f *Frame) Decode(b []byte) error {
 	r := reader{b: b}
 	if r.byte() != magic {
@@ -75,14 +77,14 @@ func (f *Frame) Decode(b []byte) error {
 		return fmt.Errorf("%w: version %d, this build reads up to %d", ErrVersion, v, Version)
 	}
 	f.Revision = uint32(r.uvarint(math.MaxUint32))
-	f.Source = r.string()
-	streams := make([]string, r.uvarint(MaxTuples))
-	for i := range streams {
-		streams[i] = r.string()
+	r.again(&f.Source)
+	f.streams = resize(f.streams, int(r.uvarint(MaxTuples)))
+	for i := range f.streams {
+		r.again(&f.streams[i])
 	}
-	roots := make([]Root, r.uvarint(MaxTuples))
-	for i := range roots {
-		roots[i] = Root{
+	f.roots = resize(f.roots, int(r.uvarint(MaxTuples)))
+	for i := range f.roots {
+		f.roots[i] = Root{
 			Origin: Origin(r.uint64()), First: r.varint(),
 			Attempt: Attempt{uint32(r.uvarint(math.MaxUint32)), uint32(r.uvarint(math.MaxUint32))},
 			Floor:   r.varint(),
@@ -92,9 +94,10 @@ func (f *Frame) Decode(b []byte) error {
 	if r.err == nil && n == 0 {
 		r.fail("no tuples")
 	}
-	f.Tuples = append(f.Tuples[:0], make([]Tuple, n)...)
+	f.Tuples = resize(f.Tuples, int(n))
+	clear(f.Tuples)
 	for i := 0; i < int(n) && r.err == nil; i++ {
-		r.tuple(&f.Tuples[i], roots, streams, f.Keys)
+		r.tuple(&f.Tuples[i], f)
 	}
 	if r.err == nil && len(r.b) != r.at {
 		r.fail("bytes after the last tuple")
@@ -102,23 +105,30 @@ func (f *Frame) Decode(b []byte) error {
 	return r.err
 }
 
-func (r *reader) tuple(t *Tuple, roots []Root, streams []string, keys *Keys) {
+// resize returns s with n elements, which hold anything.
+func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
+
+func (r *reader) tuple(t *Tuple, f *Frame) {
 	flags := r.byte()
 	if flags&^(flagTrace|flagN) != 0 {
 		r.fail("unknown tuple flags")
 	}
 	t.ID = r.id()
 	root, stream := r.uvarint(MaxTuples), r.uvarint(MaxTuples)
-	if r.err == nil && (root >= uint64(len(roots)) || stream >= uint64(len(streams))) {
+	if r.err == nil && (root >= uint64(len(f.roots)) || stream >= uint64(len(f.streams))) {
 		r.fail("root or stream index out of range")
 	}
 	if r.err != nil {
 		return
 	}
-	t.Root, t.Stream = roots[root], streams[stream]
+	t.Root, t.Stream = f.roots[root], f.streams[stream]
 	t.Offset = t.Root.First + r.varint()
 	t.Time = r.varint()
-	t.Key = keys.String(r.bytes(int(r.uvarint(MaxKey))))
+	if key := r.bytes(int(r.uvarint(MaxKey))); f.Keys != nil {
+		t.Key = f.Keys.String(key)
+	} else {
+		t.Key = unsafe.String(unsafe.SliceData(key), len(key)) // b does not change
+	}
 	if flags&flagTrace != 0 {
 		copy(t.Trace.TraceID[:], r.bytes(16))
 		copy(t.Trace.SpanID[:], r.bytes(8))
@@ -198,6 +208,13 @@ func (r *reader) varint() int64 {
 }
 
 func (r *reader) string() string { return string(r.bytes(int(r.uvarint(MaxKey)))) }
+
+// again reads a string into one that may hold the same already.
+func (r *reader) again(s *string) {
+	if b := r.bytes(int(r.uvarint(MaxKey))); *s != string(b) {
+		*s = string(b)
+	}
+}
 
 func (r *reader) id() (id ID) {
 	copy(id[:], r.bytes(len(id)))

@@ -9,17 +9,22 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
+// public compares what others see of a frame.
+var public = cmpopts.IgnoreUnexported(Frame{})
+
 func example() *Frame {
 	root := Root{Origin: 0x1122334455667788, First: 100, Attempt: Attempt{3, 1}, Floor: 90}
 	return &Frame{Revision: 7, Source: "clean", Tuples: []Tuple{
-		{ID: RootID(Position{root.Origin, 101}), Root: root, Offset: 101, Stream: "default", Key: "machine-1", Time: 1386018900000, Payload: []byte(`{"temperature":73.9}`)},
+		{ID: ID([]byte("\x9f\x90\xb5\xf0\x27\xdd\x16\xd1\xf7\xee\x5a\x0b\xb9\xd7\xe0\x6d")), Root: root, Offset: 101, Stream: "default", Key: "machine-1", Time: 1386018900000, Payload: []byte(`{"temperature":73.9}`)},
 		{ID: ID{15: 2}, Root: root, Offset: 102, Stream: "late", Key: "machine-2", Time: -1, Group: "hall", N: 300, Trace: Trace{[16]byte{1}, [8]byte{2}}, Payload: []byte(`{}`)},
 	}}
 }
@@ -64,7 +69,7 @@ func TestOldFrames(t *testing.T) {
 		if err := got.Decode(b); err != nil {
 			t.Errorf("version %d: %v", v, err)
 		}
-		if diff := cmp.Diff(example(), &got); diff != "" {
+		if diff := cmp.Diff(example(), &got, public); diff != "" {
 			t.Errorf("version %d:\n%s", v, diff)
 		}
 	}
@@ -102,7 +107,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		if err := got.Decode(b); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(f, got); diff != "" {
+		if diff := cmp.Diff(f, got, public); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -175,7 +180,7 @@ func FuzzFrame(f *testing.F) {
 		if err := again.Decode(c); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(frame, again); diff != "" {
+		if diff := cmp.Diff(frame, again, public); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -222,18 +227,59 @@ func TestKeysAreShared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	into := &Frame{Keys: keys}
-	allocs := testing.AllocsPerRun(100, func() {
-		if err := into.Decode(data); err != nil {
+	into := &Frame{}
+	for _, keys := range []*Keys{keys, nil} {
+		into.Keys = keys
+		if allocs := testing.AllocsPerRun(100, func() {
+			if err := into.Decode(data); err != nil {
+				t.Fatal(err)
+			}
+		}); allocs > 0 {
+			t.Errorf("decoding %d tuples allocates %v times", len(f.Tuples), allocs)
+		}
+	}
+	if diff := cmp.Diff(&f, into, public); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestKeysMayAlias looks where a decoded key lies: in the frame, unless the frame has Keys.
+func TestKeysMayAlias(t *testing.T) {
+	for _, keys := range []*Keys{nil, new(Keys)} {
+		data, err := example().Append(nil)
+		if err != nil {
 			t.Fatal(err)
 		}
-	})
-	if allocs > 3 { // the source, the roots and the streams
-		t.Errorf("decoding %d tuples allocates %v times", len(f.Tuples), allocs)
+		f := Frame{Keys: keys}
+		if err := f.Decode(data); err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(data, []byte("machine-1"))
+		if within := unsafe.StringData(f.Tuples[0].Key) == &data[at]; within != (keys == nil) {
+			t.Errorf("with Keys %v a key lies in the frame: %v", keys != nil, within)
+		}
 	}
-	into.Keys, f.Keys = nil, nil
-	if diff := cmp.Diff(&f, into); diff != "" {
-		t.Error(diff)
+}
+
+// TestDecodeAgain reads frames of different shapes into the memory of one another.
+func TestDecodeAgain(t *testing.T) {
+	var f Frame
+	one := Frame{Source: "b", Tuples: []Tuple{{Stream: "other", Key: "k", Root: Root{Origin: 9}, Payload: []byte("{}")}}}
+	large := bench()
+	for _, want := range []*Frame{example(), &one, &large, example(), &one} {
+		data, err := want.Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Decode(data); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, &f, public); diff != "" {
+			t.Error(diff)
+		}
+		if f.Decode(data[:len(data)-1]) == nil {
+			t.Error("half a frame was decoded")
+		}
 	}
 }
 

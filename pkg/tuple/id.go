@@ -56,13 +56,15 @@ func OriginOf(parts ...string) Origin {
 	return Origin(binary.LittleEndian.Uint64(sum[:]))
 }
 
-// RootID is the id of a tuple that a spout emits: a function of its position alone, never of the batch it was fetched in.
+// RootID is the id of a tuple that a spout emits: a function of its position alone, never of the batch it was fetched in. It is a Feistel network of four
+// rounds, hence a permutation: no two positions have the same.
 func RootID(p Position) ID {
-	var b [17]byte
-	b[0] = 'r'
-	binary.LittleEndian.PutUint64(b[1:], uint64(p.Origin))
-	binary.LittleEndian.PutUint64(b[9:], uint64(p.Offset))
-	return truncated(b[:])
+	a, b := uint64(p.Origin), uint64(p.Offset)
+	b ^= mix(a ^ 'r')
+	a ^= mix(b)
+	b ^= mix(a)
+	a ^= mix(b)
+	return idOf(a, b)
 }
 
 // Emitter is what a child id takes from the one who emits it.
@@ -86,22 +88,25 @@ func ByTask(task int32) ID {
 	return truncated(b[:])
 }
 
-// ChildID is the id of the ordinal-th tuple (from 0, per stream) that e emits on stream for parent.
+// ChildID is the id of the ordinal-th tuple (from 0, per stream) that e emits on stream for parent. It is a Feistel network too, of six rounds, of which each takes
+// in one of the words that tell the parent's children apart: whoever emits the same of two parents makes two ids, and so do two groups or tasks of one.
 func ChildID(parent ID, e Emitter, stream Name, ordinal uint32) ID {
-	var b [53]byte // one SHA-256 block
-	b[0] = 'c'
-	copy(b[1:17], parent[:])
-	binary.LittleEndian.PutUint64(b[17:], uint64(e.Node))
-	copy(b[25:41], e.By[:])
-	binary.LittleEndian.PutUint64(b[41:], uint64(stream))
-	binary.LittleEndian.PutUint32(b[49:], ordinal)
-	return truncated(b[:])
+	a, b := parent.halves()
+	x, y := e.By.halves()
+	b ^= mix(a ^ x)
+	a ^= mix(b ^ y)
+	b ^= mix(a ^ uint64(e.Node))
+	a ^= mix(b ^ uint64(stream))
+	b ^= mix(a ^ uint64(ordinal))
+	a ^= mix(b)
+	return idOf(a, b)
 }
 
 // LedgerID names one delivery of a tuple in one attempt. It is what the ledger XORs; a tuple sent to two nodes has two.
 func LedgerID(id ID, node Name, task int32, a Attempt) uint64 {
-	h := mix(binary.LittleEndian.Uint64(id[:8]) ^ uint64(node))
-	h = mix(h ^ binary.LittleEndian.Uint64(id[8:]) ^ uint64(uint32(task)))
+	lo, hi := id.halves()
+	h := mix(lo ^ uint64(node))
+	h = mix(h ^ hi ^ uint64(uint32(task)))
 	return mix(h ^ (uint64(a.Generation)<<32 | uint64(a.Count)))
 }
 
@@ -115,6 +120,17 @@ func FrameID(node Name, task int32, ledgerIDs []uint64) ID {
 		b = binary.LittleEndian.AppendUint64(b, l)
 	}
 	return truncated(b)
+}
+
+// halves are the id's two words, little endian.
+func (id ID) halves() (a, b uint64) {
+	return binary.LittleEndian.Uint64(id[:8]), binary.LittleEndian.Uint64(id[8:])
+}
+
+func idOf(a, b uint64) (id ID) {
+	binary.LittleEndian.PutUint64(id[:8], a)
+	binary.LittleEndian.PutUint64(id[8:], b)
+	return id
 }
 
 func truncated(b []byte) ID {

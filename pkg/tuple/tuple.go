@@ -115,10 +115,14 @@ type Frame struct {
 	Revision uint32 // of the topology
 	Source   string // node that emitted the tuples
 	Tuples   []Tuple
-	Keys     *Keys // that Decode may have met before; nil: each tuple has a copy of its own
+	Keys     *Keys // that Decode may have met before; nil: keys alias the frame's bytes
+
+	streams []string // of the tuples that Decode has read
+	roots   []Root
 }
 
-// Keys are strings that were met of late, so that the key of every tuple need not be copied: devices send again and again. It is not safe for concurrent use.
+// Keys are strings that were met of late, so that a key that is kept need not be copied with every tuple: devices send again and again. It is not safe for
+// concurrent use.
 type Keys [2048]string
 
 // longestKept bounds what a key takes here: those of devices are short, and a record's may be as long as its sender likes.

@@ -137,8 +137,15 @@ def origin(*parts):
     return h64(b"".join(data(p.encode()) for p in parts))
 
 
+def rounds(x, *words):
+    lo, hi = struct.unpack("<QQ", x)
+    for w in words:
+        lo, hi = hi ^ mix(lo ^ w), lo
+    return struct.pack("<QQ", lo, hi)
+
+
 def child_id(parent, node, stream, ordinal, by=bytes(16)):
-    return H(b"c" + parent + struct.pack("<Q", name(node)) + by + struct.pack("<QI", name(stream), ordinal))
+    return rounds(parent, *struct.unpack("<QQ", by), name(node), name(stream), ordinal, 0)
 
 
 def by_task(task):
