@@ -52,21 +52,18 @@ func edges(plan *topology.Plan, n *topology.Node) []bolt.Edge {
 // longest is how long tuples wait at most, on their way to where nobody waits for them, for others.
 const longest = 20 * time.Millisecond
 
-// lingerTo says how long what comes to a node may wait on its way: to a statistic an eighth of its rhythm at most, and not at all where a reading by itself can
-// bring out a result, or is sent on; to the output no longer than that waits itself. In a topology that takes calls somebody always waits.
+// lingerTo says how long what comes to a node may wait on its way: to a bolt as long as that has patience, to the output no longer than that waits itself. In a
+// topology that takes calls somebody always waits.
 func lingerTo(plan *topology.Plan, to *topology.Node) time.Duration {
 	switch {
 	case plan.Topology.Spout.Calls:
+		return 0
 	case to.Kind == topology.KindOutput:
 		return min(longest, plan.Topology.Output.Linger)
-	case to.Kind != topology.KindStat, to.Bolt.Window.Kind == topology.WindowCount, to.Bolt.Stage == topology.StageSecond:
-	case to.Bolt.Stage == topology.StageFirst && to.Bolt.Forwards():
-	case to.Every > 0:
-		return min(longest, to.Every/8)
-	default:
-		return longest
+	case to.Bolt == nil:
+		return 0
 	}
-	return 0
+	return to.Bolt.Patience(longest)
 }
 
 // ticks lists the nodes that want tick entries.

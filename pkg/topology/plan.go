@@ -312,6 +312,21 @@ func (b *Bolt) Ticks() (wanted bool, every time.Duration) {
 	return b.stateful(), b.Every
 }
 
+// Patience says how long what comes to the bolt may be kept waiting for more of it, up to most, because nobody waits for what the bolt makes of it: results of a
+// statistic come with ticks. It is an eighth of their rhythm at most, and nothing where a reading by itself can bring out a result, or is sent on, or where what
+// comes has been gathered before.
+func (b *Bolt) Patience(most time.Duration) time.Duration {
+	gathered := b.Stage == StageSecond && !b.Forwards()
+	sentOn := b.Stage == StageFirst && b.Forwards()
+	if b.Kind != KindStat || b.Window.Kind == WindowCount || gathered || sentOn {
+		return 0
+	}
+	if _, every := b.Ticks(); every > 0 {
+		return min(most, every/8)
+	}
+	return most
+}
+
 // often is how often to look whether a duration has passed: a tenth of it, between a second and a minute.
 func often(d time.Duration) time.Duration {
 	if d == 0 {

@@ -90,13 +90,8 @@ func (f *FirstStage) Keys(name string, add func(string)) {
 	}
 }
 
-// Patience implements bolt.Patient: what is sent on reading by reading does not wait here.
-func (f *FirstStage) Patience() time.Duration {
-	if f.forwards {
-		return 0
-	}
-	return f.stat.Patience()
-}
+// Patience implements bolt.Patient.
+func (f *FirstStage) Patience() time.Duration { return f.stat.Patience() }
 
 // GroupOf implements bolt.Divisible.
 func (f *FirstStage) GroupOf(key string) (name string, ok bool) { return f.stat.GroupOf(key) }

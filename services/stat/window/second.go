@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -45,9 +44,6 @@ func (s *SecondStage) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Colle
 	s.wake(r, c)
 	return nil
 }
-
-// Patience implements bolt.Patient: what comes here has been gathered.
-func (s *SecondStage) Patience() time.Duration { return 0 }
 
 // wake puts the group on the agenda for its first window.
 func (s *SecondStage) wake(r *record, c *bolt.Collector) {

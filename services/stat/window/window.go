@@ -146,16 +146,8 @@ func (b *Bolt) Keys(group string, add func(string)) {
 // than one a second.
 const patience = 50 * time.Millisecond
 
-// Patience implements bolt.Patient. A window by number is complete with a reading, which must not wait.
-func (b *Bolt) Patience() time.Duration {
-	switch {
-	case b.mode == counted:
-		return 0
-	case b.spec.Every > 0:
-		return min(patience, b.spec.Every/8) // ticks may be more frequent
-	}
-	return patience
-}
+// Patience implements bolt.Patient.
+func (b *Bolt) Patience() time.Duration { return b.spec.Patience(patience) }
 
 func (b *Bolt) key(group string) string { return stateKey + b.id + "-" + group }
 

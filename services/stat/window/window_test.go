@@ -399,30 +399,22 @@ func TestEveryReadingOnce(t *testing.T) {
 	})
 }
 
-// TestPatience checks that no result waits for more readings which a reading itself completes.
+// TestPatience checks that whatever a statistic is planned as, one bolt or a stage of two, waits as its plan says.
 func TestPatience(t *testing.T) {
+	count := []topology.Aggregate{{Name: "n", Func: "count"}}
+	ewma := []topology.Aggregate{{Name: "x", Func: "ewma"}}
 	for _, c := range []struct {
-		m     mode
-		every time.Duration
-		want  time.Duration
+		stage      topology.Stage
+		aggregates []topology.Aggregate
+		want       time.Duration
 	}{
-		{interval, time.Second, patience},
-		{interval, 80 * time.Millisecond, 10 * time.Millisecond},
-		{sliding, 0, patience},
-		{session, 0, patience},
-		{aligned, time.Minute, patience},
-		{lifetime, time.Hour, patience},
-		{counted, 0, 0},
+		{0, count, patience}, {topology.StageFirst, count, patience}, {topology.StageFirst, ewma, 0}, {topology.StageSecond, count, 0}, {topology.StageSecond, ewma, patience},
 	} {
-		b := &Bolt{mode: c.m, spec: topology.Bolt{Every: c.every}}
-		if got := b.Patience(); got != c.want {
-			t.Errorf("mode %d every %v waits for %v, want %v", c.m, c.every, got, c.want)
-		}
-		if got := (&FirstStage{stat: b, forwards: true}).Patience(); got != 0 {
-			t.Errorf("a first stage that sends readings on waits for %v", got)
-		}
-		if got := (&SecondStage{b}).Patience(); got != 0 {
-			t.Errorf("a second stage waits for %v", got)
+		b := &Bolt{spec: topology.Bolt{Kind: topology.KindStat, Stage: c.stage, Aggregates: c.aggregates, Every: time.Second}}
+		for _, p := range []bolt.Patient{b, &FirstStage{stat: b}, &SecondStage{b}, &Forwarded{b}} {
+			if got := p.Patience(); got != c.want {
+				t.Errorf("stage %d with %v, %T, waits for %v, want %v", c.stage, c.aggregates, p, got, c.want)
+			}
 		}
 	}
 }
