@@ -53,7 +53,7 @@ type meshOptions struct {
 	brokers []string                            // of Kafka
 	kinds   []string                            // services, in the order in which tuples meet them, which is the order in which they drain
 	workers map[string]string                   // further workers: name -> kind
-	records int                                 // of a root; default 1000
+	records int                                 // of a root; default 2000
 	fetch   int                                 // frames of a batch; default 32
 	from    service.Source                      // instead of Kafka
 	builds  map[string]service.Build            // of services that are not the built-in ones, or not quite, by kind or by worker
@@ -173,7 +173,7 @@ func (m *mesh) run(ctx context.Context, kind, name string) error {
 		Kind: kind, Name: name, Version: service.Version(), AnyBuild: true, Conn: conn, Store: m.keep, Logs: m.keep,
 		Cache: state.NewCache(state.CacheOptions{}), Sample: m.observer.SampleRatio(), Drain: 10 * time.Second,
 		Lease:   time.Minute, // nobody takes over from this process, however busy it is
-		Records: cmp.Or(m.records, 1000), Fetch: cmp.Or(m.fetch, 32),
+		Records: cmp.Or(m.records, 2000), Fetch: cmp.Or(m.fetch, 16),
 		Sink: m.sink(m.observer.Sink()), Env: os.LookupEnv, Build: m.build(kind, name),
 		Documents: func(context.Context, string) (document.Store, error) { return m.store, nil },
 	}

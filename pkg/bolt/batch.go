@@ -80,7 +80,7 @@ func (l *Loop) open() *run {
 }
 
 // spare is how many decoded frames' memory a loop keeps.
-const spare = 4
+const spare = 2
 
 // release lets go of what the batch's tuples refer to.
 func (r *run) release() {

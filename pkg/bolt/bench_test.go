@@ -27,7 +27,7 @@ func BenchmarkStep(b *testing.B) {
 
 func benchmarkStep(b *testing.B, bolt bolt.Bolt) {
 	b.Helper()
-	const frame = tuple.MaxTuples
+	const frame = 256
 	h := bolttest.New(b, bolt)
 	tuples := make([]tuple.Tuple, frame)
 	next := int64(0)

@@ -245,3 +245,31 @@ func TestShuffleCompetes(t *testing.T) {
 		}
 	}
 }
+
+// TestFramesOfManyRoots packs what a batch of very many small roots leads to: no frame has more roots than a receiver reads, and nothing is lost.
+func TestFramesOfManyRoots(t *testing.T) {
+	p := bolt.Packer{Source: "a", Edges: []bolt.Edge{{To: "b", Stream: tuple.DefaultStream, Tasks: 1, Direct: true}}}
+	const tuples = 3*tuple.MaxRoots + 10
+	for i := range int64(tuples) {
+		x := tuple.Tuple{ID: tuple.ID{byte(i), byte(i >> 8)}, Root: tuple.Root{First: i}, Offset: i, Stream: tuple.DefaultStream, Payload: []byte("{}")}
+		if _, _, err := p.Route(&x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := int64(0)
+	for _, o := range p.Take() {
+		var f tuple.Frame
+		if err := f.Decode(o.Data); err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range f.Tuples {
+			if x.Offset != next {
+				t.Fatalf("offset %d, want %d", x.Offset, next)
+			}
+			next++
+		}
+	}
+	if next != tuples {
+		t.Errorf("%d tuples of %d", next, tuples)
+	}
+}

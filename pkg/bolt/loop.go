@@ -96,7 +96,7 @@ type Options struct {
 	Letters  Letters
 	Clock    Clock
 	Sink     trace.Sink
-	Fetch    int // frames per batch; default 32
+	Fetch    int // frames per batch; default 16
 	Slice    int // groups that a tick handles between two commits; default 1000
 }
 
@@ -154,7 +154,7 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 // newLoop returns a loop without state.
 func newLoop(o Options) (*Loop, error) {
 	if o.Fetch <= 0 {
-		o.Fetch = 32
+		o.Fetch = 16
 	}
 	if o.Slice <= 0 {
 		o.Slice = 1000

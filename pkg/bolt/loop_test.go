@@ -290,7 +290,7 @@ func (s *shelf) fill(t *testing.T, frames, groups int) {
 	t.Helper()
 	for range frames {
 		f := tuple.Frame{Revision: 1, Source: "source"}
-		for range tuple.MaxTuples {
+		for range 256 {
 			p := tuple.Position{Origin: bolttest.Origin, Offset: s.offset}
 			f.Tuples = append(f.Tuples, tuple.Tuple{
 				ID: tuple.RootID(p), Offset: p.Offset, Stream: tuple.DefaultStream, Key: fmt.Sprint(p.Offset % int64(groups)), Payload: []byte(`{}`),
@@ -328,7 +328,7 @@ func TestBatchesByTheirKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	view := state.NewCache(state.CacheOptions{Plain: true}).Open(store, task, epoch)
-	l := bolttest.Loop(t, bolt.Options{Bolt: &counting{}, Inbox: in, Own: &bolt.Ownership{Store: store, Task: task, Epoch: epoch, View: view}})
+	l := bolttest.Loop(t, bolt.Options{Fetch: 32, Bolt: &counting{}, Inbox: in, Own: &bolt.Ownership{Store: store, Task: task, Epoch: epoch, View: view}})
 	in.steps(t, l,
 		batch{12, 256 * 12, 4, 4}, batch{0, 0, 8, 8}, // 2,048 keys in eight frames
 		batch{40, 1, 8, 8}, batch{0, 0, 32, 32}, // one group: what it may have
@@ -347,6 +347,6 @@ func (bulky) Enough() int                                                     { 
 // TestBatchesOfABulkyBolt checks that a bolt which works in bulk has about as much at once as it wants.
 func TestBatchesOfABulkyBolt(t *testing.T) {
 	in := &shelf{}
-	l := bolttest.Loop(t, bolt.Options{Bolt: bulky{}, Inbox: in})
+	l := bolttest.Loop(t, bolt.Options{Fetch: 32, Bolt: bulky{}, Inbox: in})
 	in.steps(t, l, batch{40, 1, 4, 4}, batch{0, 0, 3, 3}, batch{0, 0, 3, 3})
 }

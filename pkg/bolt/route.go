@@ -189,7 +189,7 @@ func (p *Packer) add(t *tuple.Tuple, h hop) (uint64, error) {
 		p.order = append(p.order, o)
 	}
 	size := len(t.Payload) + len(t.Key) + 64
-	if len(o.ids) == tuple.MaxTuples || len(o.ids) > 0 && o.frame.Size()+size > tuple.TargetFrameBytes {
+	if len(o.ids) > 0 && (o.frame.Size()+size > tuple.TargetFrameBytes || !o.frame.Takes(t)) {
 		p.seal(o)
 	}
 	t.N = h.n
@@ -250,7 +250,7 @@ func (p *Packer) Take() []Outgoing {
 }
 
 // spent is memory of frames that are stored, for others of any loop: a few MB at most.
-var spent = make(chan []byte, 32)
+var spent = make(chan []byte, 16)
 
 // unspent returns memory for a frame.
 func unspent() []byte {

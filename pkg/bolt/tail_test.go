@@ -95,12 +95,12 @@ func TestWaitingEnds(t *testing.T) {
 	})
 	t.Run("frames", func(t *testing.T) {
 		h := patiently(t, &both{})
-		for range 15 {
+		for range 7 {
 			h.Feed(at("a"))
 			expect(t, h, "soon:a", 0)
 		}
 		h.Feed(at("b"))
-		expect(t, h, "soon:b later:"+strings.Repeat("a", 15)+"b", 16)
+		expect(t, h, "soon:b later:"+strings.Repeat("a", 7)+"b", 8)
 	})
 	t.Run("time", func(t *testing.T) {
 		o := bolt.Options{

@@ -16,7 +16,7 @@ func Frames(topology, node string) string { return "bm." + topology + "." + node
 // AllDeltas is where the deltas of all origins of a topology pass.
 func AllDeltas(topology string) string { return "bmdelta." + topology + ".*" }
 
-// passingMost is how many messages wait to be listened to; what passes while so many wait is lost to the ear. Frames are 64 KiB at most, as a rule.
+// passingMost is how many messages wait to be listened to; what passes while so many wait is lost to the ear. Frames are 128 KiB at most, as a rule.
 const passingMost = 512
 
 // Heard is a message that passed.

@@ -100,7 +100,7 @@ func defaultConfig() Config {
 		HTTP:  observe.Auto, SampleRatio: 0.01,
 		DrainTimeout: 30 * time.Second,
 		Cache:        Cache{Entries: 100_000, Bytes: 256 << 20, TTL: time.Hour},
-		Fetch:        Fetch{Frames: 32, Records: 1000},
+		Fetch:        Fetch{Frames: 16, Records: 2000},
 	}
 }
 

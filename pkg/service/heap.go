@@ -12,7 +12,7 @@ import (
 // has little garbage beside it, and takes half as much memory more instead of twice as much, for collecting twice as often at most.
 const (
 	heapRoom    = 32 << 20
-	leastRoom   = 50 // percent of what lives
+	leastRoom   = 40 // percent of what lives
 	usualRoom   = 100
 	heapLook    = 2 * time.Second
 	heapReads   = "/gc/heap/live:bytes"

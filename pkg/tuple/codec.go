@@ -39,6 +39,9 @@ const (
 	flagN                 // emitting group and n follow
 )
 
+// leastTuple is how many bytes a tuple takes at least: flags, id, and six fields of one byte.
+const leastTuple = 1 + 16 + 6
+
 func (t *Tuple) append(b []byte, root, stream int) []byte {
 	var flags byte
 	if t.Trace.Sampled() {
@@ -78,11 +81,11 @@ func (f *Frame) Decode(b []byte) error {
 	}
 	f.Revision = uint32(r.uvarint(math.MaxUint32))
 	r.again(&f.Source)
-	f.streams = resize(f.streams, int(r.uvarint(MaxTuples)))
+	f.streams = resize(f.streams, int(r.uvarint(MaxRoots)))
 	for i := range f.streams {
 		r.again(&f.streams[i])
 	}
-	f.roots = resize(f.roots, int(r.uvarint(MaxTuples)))
+	f.roots = resize(f.roots, int(r.uvarint(MaxRoots)))
 	for i := range f.roots {
 		f.roots[i] = Root{
 			Origin: Origin(r.uint64()), First: r.varint(),
@@ -90,13 +93,17 @@ func (f *Frame) Decode(b []byte) error {
 			Floor:   r.varint(),
 		}
 	}
-	n := r.uvarint(MaxTuples)
-	if r.err == nil && n == 0 {
+	n := int(r.uvarint(MaxTuples))
+	switch {
+	case r.err == nil && n == 0:
 		r.fail("no tuples")
+	case n > (len(b)-r.at)/leastTuple:
+		r.fail("more tuples than bytes")
+		n = 0
 	}
-	f.Tuples = resize(f.Tuples, int(n))
+	f.Tuples = resize(f.Tuples, n)
 	clear(f.Tuples)
-	for i := 0; i < int(n) && r.err == nil; i++ {
+	for i := 0; i < n && r.err == nil; i++ {
 		r.tuple(&f.Tuples[i], f)
 	}
 	if r.err == nil && len(r.b) != r.at {
@@ -114,7 +121,7 @@ func (r *reader) tuple(t *Tuple, f *Frame) {
 		r.fail("unknown tuple flags")
 	}
 	t.ID = r.id()
-	root, stream := r.uvarint(MaxTuples), r.uvarint(MaxTuples)
+	root, stream := r.uvarint(MaxRoots), r.uvarint(MaxRoots)
 	if r.err == nil && (root >= uint64(len(f.roots)) || stream >= uint64(len(f.streams))) {
 		r.fail("root or stream index out of range")
 	}

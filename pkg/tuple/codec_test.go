@@ -2,6 +2,7 @@ package tuple
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -139,15 +140,50 @@ func TestRefused(t *testing.T) {
 	if err := f.Decode(append(bytes.Clone(good), 0)); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a byte too many: %v", err)
 	}
+	claims := binary.AppendUvarint([]byte{magic, Version, 0, 0, 0, 0}, MaxTuples)
+	if err := f.Decode(claims); !errors.Is(err, ErrCorrupt) || cap(f.Tuples) >= MaxTuples {
+		t.Errorf("a frame of %d bytes that claims %d tuples: %v, memory for %d", len(claims), MaxTuples, err, cap(f.Tuples))
+	}
 	for name, f := range map[string]Frame{
 		"no tuples":       {},
 		"a long key":      {Tuples: []Tuple{{Key: strings.Repeat("k", MaxKey+1)}}},
 		"a large payload": {Tuples: []Tuple{{Payload: make([]byte, MaxPayload+1)}}},
 		"too many":        {Tuples: make([]Tuple, MaxTuples+1)},
+		"too many roots":  {Tuples: ofRoots(MaxRoots + 1)},
 	} {
 		if _, err := f.Append(nil); err == nil {
 			t.Errorf("%s: encoded", name)
 		}
+	}
+}
+
+// ofRoots makes tuples of n roots, two of each.
+func ofRoots(n int) (out []Tuple) {
+	for i := range 2 * n {
+		out = append(out, Tuple{Root: Root{First: int64(i % n)}, Offset: int64(i % n), Stream: "s", Payload: []byte("{}")})
+	}
+	return out
+}
+
+// TestManyRoots fills a frame with as many roots as it may have; more tuples of these have room, those of another have not.
+func TestManyRoots(t *testing.T) {
+	f := Frame{Tuples: ofRoots(MaxRoots)}
+	b, err := f.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Frame
+	if err := got.Decode(b); err != nil || len(got.Tuples) != 2*MaxRoots {
+		t.Errorf("%d tuples, %v", len(got.Tuples), err)
+	}
+	var p Packing
+	for i := range f.Tuples {
+		if err := p.Add(&f.Tuples[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !p.Takes(&f.Tuples[0]) || p.Takes(&Tuple{Root: Root{First: -1}, Stream: "s"}) {
+		t.Errorf("a full list of roots takes one that it has: %v, and another: %v", p.Takes(&f.Tuples[0]), p.Takes(&Tuple{Root: Root{First: -1}, Stream: "s"}))
 	}
 }
 

@@ -15,8 +15,8 @@ type Delta struct {
 	XOR     uint64
 }
 
-// maxDeltas bounds one message: a frame has at most MaxTuples roots and a batch at most 64 frames.
-const maxDeltas = 64 * MaxTuples
+// maxDeltas bounds one message: a frame has at most MaxRoots roots and a batch at most 64 frames.
+const maxDeltas = 64 * MaxRoots
 
 // AppendDeltas encodes deltas of one origin behind b: magic, version, count, then the fields in order.
 func AppendDeltas(b []byte, deltas []Delta) []byte {

@@ -16,11 +16,16 @@ type Packing struct {
 	head    []byte // scratch of Seal
 }
 
+// Takes reports whether the frame has room for t, as far as numbers go: of tuples, roots and streams.
+func (p *Packing) Takes(t *Tuple) bool {
+	return p.n < MaxTuples && (len(p.roots) < MaxRoots || slices.Contains(p.roots, t.Root)) && (len(p.streams) < MaxRoots || slices.Contains(p.streams, t.Stream))
+}
+
 // Add encodes t behind those added before.
 func (p *Packing) Add(t *Tuple) error {
 	switch {
-	case p.n == MaxTuples:
-		return fmt.Errorf("a frame holds at most %d tuples", MaxTuples)
+	case !p.Takes(t):
+		return fmt.Errorf("a frame holds at most %d tuples of %d roots and streams", MaxTuples, MaxRoots)
 	case len(t.Key) > MaxKey || len(t.Group) > MaxKey || len(t.Stream) > MaxKey || len(t.Payload) > MaxPayload:
 		return fmt.Errorf("tuple %s: key, group or stream above %d bytes, or payload above %d", t.ID, MaxKey, MaxPayload)
 	}

@@ -11,9 +11,11 @@ import (
 // Limits of one frame; a tuple larger than MaxFrameBytes travels alone, one larger than MaxPayload is refused.
 const (
 	// MaxTuples is the greatest number of tuples in one frame.
-	MaxTuples = 256
+	MaxTuples = 1024
+	// MaxRoots is the greatest number of different roots in one frame, and of different streams.
+	MaxRoots = 256
 	// TargetFrameBytes is where a frame is closed, unless its first tuple alone is larger.
-	TargetFrameBytes = 64 << 10
+	TargetFrameBytes = 128 << 10
 	// MaxPayload is the greatest payload of one tuple, in bytes.
 	MaxPayload = 900 << 10
 	// MaxKey is the greatest length of a key, a group or a stream name, in bytes.

@@ -35,7 +35,7 @@ const (
 type Group struct {
 	Kafka   topology.Kafka // resolved
 	ID      string
-	Records int // most records handed over at once; default 1000
+	Records int // most records handed over at once; default 2000
 	// Handle runs one partition until its context ends or the drain is over. It is called on a goroutine of its own.
 	Handle func(ctx context.Context, p *Partition)
 	Failed func(doing string, err error)
@@ -56,7 +56,7 @@ func (g *Group) Run(stop, hard context.Context, partitions *atomic.Int64) error 
 	}
 	defer transport.CloseIdleConnections()
 	if g.Records <= 0 {
-		g.Records = 1000
+		g.Records = 2000
 	}
 	brokers := strings.Split(g.Kafka.Brokers, ",")
 	g.partitions = partitions
