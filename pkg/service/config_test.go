@@ -70,7 +70,7 @@ log_level: warn
 				c.DrainTimeout = 5 * time.Second
 			},
 		},
-		{name: "a flag that repeats the default still wins", env: []string{"BOLTMESH_FETCH_FRAMES=2"}, args: []string{"--fetch-frames=32"}, change: func(*Config) {}},
+		{name: "a flag that repeats the default still wins", env: []string{"BOLTMESH_FETCH_FRAMES=2"}, args: []string{"--fetch-frames=16"}, change: func(*Config) {}},
 		{name: "sqlite takes over", args: []string{"--sqlite=/data/bm.db"}, change: func(c *Config) {
 			c.SQLite, c.State, c.Documents = "/data/bm.db", BackendSQLite, BackendSQLite
 		}},

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The collector's room, beside what lives: as much again, as Go has it, up to heapRoom, and from twice that on half as much. A worker whose cache is full
-// has little garbage beside it, and takes half as much memory more instead of twice as much, for collecting twice as often at most.
+// The collector's room, beside what lives: as much again, as Go has it, up to heapRoom, and from two and a half times that on two fifths as much. A
+// worker whose cache is full has little garbage beside it, and takes two fifths more memory instead of twice as much, for collecting two and a half times as often at most.
 const (
 	heapRoom    = 32 << 20
 	leastRoom   = 40 // percent of what lives
