@@ -86,7 +86,7 @@ func TestStoredDocuments(t *testing.T) {
 
 // TestTrials runs each kind of scenario for a moment: what it measures is not looked at, only that something was.
 func TestTrials(t *testing.T) {
-	f := &benchFlags{warm: 500 * time.Millisecond, measure: time.Second, compared: 100 * time.Millisecond, preloaded: 20_000}
+	f := &benchFlags{warm: 500 * time.Millisecond, measure: time.Second, compared: 100 * time.Millisecond, preloaded: 60_000}
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			if s.seen > 0 {

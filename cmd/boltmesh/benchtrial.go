@@ -39,7 +39,9 @@ func (f *benchFlags) try(ctx context.Context, s scenario) (r result, err error) 
 		if err != nil {
 			return r, fmt.Errorf("the maximum: %w", err)
 		}
-		s.rate = max(1, int(most.TuplesPerS/2))
+		if s.rate = int(most.TuplesPerS / 2); s.rate == 0 {
+			return r, errors.New("the maximum: no root was completed while it was measured")
+		}
 		defer func() { r.Maximum = most.TuplesPerS }()
 	}
 	t := &trial{scenario: s, benchFlags: f, meter: &meter{}, mesh: &mesh{}}
