@@ -320,21 +320,23 @@ func (s *shelf) steps(t *testing.T, l *bolt.Loop, batches ...batch) {
 	}
 }
 
-// TestBatchesByTheirKeys checks that a stateful loop takes as many frames at once as pay: few where each tuple is another group's, all where they share some.
+// TestBatchesByTheirKeys checks that a stateful loop takes as many frames at once as pay: few where each tuple is another group's, and fewer when the cache is
+// full; all where they share some.
 func TestBatchesByTheirKeys(t *testing.T) {
-	store, task, in := state.NewMemory(), state.Task{Topology: "test", Node: "node"}, &shelf{}
-	epoch, err := store.Claim(t.Context(), task)
-	if err != nil {
-		t.Fatal(err)
+	for room, few := range map[int]int{100_000: 16, 100: 8} { // frames, of 4,096 and of 2,048 keys
+		store, task, in := state.NewMemory(), state.Task{Topology: "test", Node: "node"}, &shelf{}
+		epoch, err := store.Claim(t.Context(), task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		view := state.NewCache(state.CacheOptions{Plain: true, Entries: room}).Open(store, task, epoch)
+		l := bolttest.Loop(t, bolt.Options{Fetch: 32, Bolt: &counting{}, Inbox: in, Own: &bolt.Ownership{Store: store, Task: task, Epoch: epoch, View: view}})
+		in.steps(t, l,
+			batch{4 + few, 256 * (4 + few), 4, 4}, batch{0, 0, few, few},
+			batch{few + 32, 1, few, few}, batch{0, 0, 32, 32}, // one group: what it may have
+			batch{32 + few, 256 * (32 + few), 32, 32}, batch{0, 0, few, few}, // every tuple another's
+		)
 	}
-	view := state.NewCache(state.CacheOptions{Plain: true}).Open(store, task, epoch)
-	l := bolttest.Loop(t, bolt.Options{Fetch: 32, Bolt: &counting{}, Inbox: in, Own: &bolt.Ownership{Store: store, Task: task, Epoch: epoch, View: view}})
-	in.steps(t, l,
-		batch{12, 256 * 12, 4, 4}, batch{0, 0, 8, 8}, // 2,048 keys in eight frames
-		batch{40, 1, 8, 8}, batch{0, 0, 32, 32}, // one group: what it may have
-		batch{40, 256 * 40, 32, 32}, batch{0, 0, 8, 8}, // every tuple another's
-		batch{1, 1, 8, 1}, batch{64, 1, 32, 32},
-	)
 }
 
 // bulky drops tuples, 1,000 at once.

@@ -103,9 +103,10 @@ func (r *run) preload(ctx context.Context) error {
 }
 
 // A batch of many frames pays by writing once what many of them change, and by filling the frames that it sends on. Where every tuple is another group's there is
-// nothing to be written once, and a batch only takes memory: so it may have as many frames as meet about mostKeys keys. The first batch is careful.
+// nothing to be written once, and a batch only takes memory: so it may have as many frames as meet about mostKeys keys, and half of that once the worker's memory
+// is full of values. The first batch is careful.
 const (
-	mostKeys  = 2048
+	mostKeys  = 4096
 	firstMost = 4
 )
 
@@ -113,7 +114,11 @@ const (
 func (r *run) adapt() {
 	most := r.Fetch
 	if r.state != nil {
-		most = min(most, len(r.in)*mostKeys/max(r.Own.View.Met(), 1))
+		keys := mostKeys
+		if !r.Own.View.Ample() {
+			keys /= 2
+		}
+		most = min(most, len(r.in)*keys/max(r.Own.View.Met(), 1))
 	}
 	if b, ok := r.Bolt.(Bulky); ok {
 		tuples := 0

@@ -34,6 +34,9 @@ func TestBounds(t *testing.T) {
 		for i := range values {
 			o.view.Put(key(i), text(bytes.Repeat([]byte{byte(i)}, size)))
 			o.commit()
+			if i == c.most/3 && !o.view.Ample() {
+				t.Errorf("%s: no ample room with %d values", c.what, i)
+			}
 		}
 		check := func(i int) {
 			v, err := o.view.Read(ctx, key(i), decodeText)
@@ -48,6 +51,9 @@ func TestBounds(t *testing.T) {
 		}
 		if n := o.cache.Stats().Entries; n > c.most*6/5 || n < c.most/2 {
 			t.Errorf("%s: %d entries, want about %d", c.what, n, c.most)
+		}
+		if o.view.Ample() {
+			t.Errorf("%s: ample room when it is full", c.what)
 		}
 		o.store.loads = 0
 		for i := range values {

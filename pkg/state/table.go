@@ -18,12 +18,14 @@ type table interface {
 	get(k cacheKey) (raw []byte, ok bool)
 	set(k cacheKey, raw []byte)
 	len() int
+	ample() bool // whether at most half of the room is taken
 	close()
 }
 
 // otterTable evicts by frequency and recency (W-TinyLFU), which stands a scan over more devices than it has room for.
 type otterTable struct {
 	cache *otter.Cache[cacheKey, []byte]
+	most  uint64 // entries, or bytes
 }
 
 func newOtterTable(entries int, bytes int64, ttl time.Duration) *otterTable {
@@ -37,7 +39,7 @@ func newOtterTable(entries int, bytes int64, ttl time.Duration) *otterTable {
 	if ttl > 0 {
 		o.ExpiryCalculator = otter.ExpiryAccessing[cacheKey, []byte](ttl)
 	}
-	return &otterTable{otter.Must(o)}
+	return &otterTable{otter.Must(o), max(uint64(o.MaximumSize), o.MaximumWeight)}
 }
 
 // weight is what a value costs in bytes: itself and its key, and what the table takes beside them.
@@ -46,6 +48,7 @@ func weight(key string, raw []byte) int64 { return int64(len(key) + len(raw) + 1
 func (t *otterTable) get(k cacheKey) ([]byte, bool) { return t.cache.GetIfPresent(k) }
 func (t *otterTable) set(k cacheKey, raw []byte)    { t.cache.Set(k, raw) }
 func (t *otterTable) len() int                      { return t.cache.EstimatedSize() }
+func (t *otterTable) ample() bool                   { return 2*max(uint64(t.len()), t.cache.WeightedSize()) <= t.most }
 func (t *otterTable) close()                        { t.cache.InvalidateAll(); t.cache.StopAllGoroutines() }
 
 // plainTable is a map that forgets its oldest value when it is full: deterministic, for simulations.
@@ -84,5 +87,7 @@ func (t *plainTable) len() int {
 	defer t.mu.Unlock()
 	return len(t.values)
 }
+
+func (t *plainTable) ample() bool { return 2*t.len() <= t.most }
 
 func (t *plainTable) close() {}

@@ -67,6 +67,9 @@ func (v *View) Epoch() uint64 { return v.epoch }
 // Met returns how many keys this batch has asked for or changed.
 func (v *View) Met() int { return len(v.slots) }
 
+// Ample reports whether at most half of the room in the cache that the view shares with others is taken: then a batch may take memory too.
+func (v *View) Ample() bool { return v.cache.table.ample() }
+
 // Preload makes the values of keys ready for Read and Edit: those not cached are loaded in one round trip.
 func (v *View) Preload(ctx context.Context, keys []string) error {
 	v.missing = v.missing[:0]
