@@ -49,7 +49,8 @@ func (t *otterTable) get(k cacheKey) ([]byte, bool) { return t.cache.GetIfPresen
 func (t *otterTable) set(k cacheKey, raw []byte)    { t.cache.Set(k, raw) }
 func (t *otterTable) len() int                      { return t.cache.EstimatedSize() }
 func (t *otterTable) ample() bool                   { return 2*max(uint64(t.len()), t.cache.WeightedSize()) <= t.most }
-func (t *otterTable) close()                        { t.cache.InvalidateAll(); t.cache.StopAllGoroutines() }
+
+func (t *otterTable) close() { t.cache.InvalidateAll(); t.cache.StopAllGoroutines() }
 
 // plainTable is a map that forgets its oldest value when it is full: deterministic, for simulations.
 type plainTable struct {
