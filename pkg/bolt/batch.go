@@ -70,7 +70,7 @@ func (l *Loop) open() *run {
 	r.out.Reset()
 	*r = run{
 		Loop: l, out: r.out, in: r.in[:0], kids: r.kids[:0], hops: r.hops[:0], failed: r.failed[:0], order: r.order[:0], queue: r.queue[:0], said: r.said[:0],
-		c: Collector{emissions: r.c.emissions[:0], streams: l.Streams}, fresh: r.fresh, fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where},
+		c: Collector{emissions: r.c.emissions[:0], streams: l.Streams}, fresh: r.fresh, lent: r.lent, fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where},
 	}
 	if len(r.fresh) > 1024 { // a map does not shrink
 		r.fresh = nil
@@ -91,6 +91,7 @@ func (r *run) release() {
 	for i := range r.in {
 		clear(r.in[i].frame.Tuples)
 	}
+	clear(r.lent.tuples[:cap(r.lent.tuples)])
 	clear(r.kids[:cap(r.kids)])
 	clear(r.c.emissions[:cap(r.c.emissions)])
 	clear(r.failed)
@@ -98,7 +99,7 @@ func (r *run) release() {
 	clear(r.said)
 }
 
-// begin decodes the pending frames and raises the floors by what they say.
+// begin opens the pending frames, raises the floors by what they say, and decodes their tuples, unless that is better done one after the other.
 func (l *Loop) begin() *run {
 	r := l.open()
 	r.sum.Frames = len(l.pending)
@@ -118,27 +119,56 @@ func (l *Loop) begin() *run {
 		d := &r.in[i]
 		d.sums, d.groups = d.sums[:0], d.groups[:0]
 		d.frame.Keys = l.keys
-		if d.err = d.frame.Decode(l.pending[i].Data); d.err != nil {
+		if d.err = d.frame.Open(l.pending[i].Data); d.err != nil {
 			continue
 		}
-		d.ledger = slices.Grow(d.ledger[:0], len(d.frame.Tuples))[:len(d.frame.Tuples)]
-		for k := range d.frame.Tuples {
-			t := &d.frame.Tuples[k]
-			d.ledger[k] = tuple.LedgerID(t.ID, l.name, l.where.Task, t.Root.Attempt)
-			if n := len(held.Roots); n == 0 || held.Roots[n-1] != t.Root {
-				held.Roots = append(held.Roots, t.Root)
-				if t.Root.Floor > l.floors[t.Root.Origin] {
-					l.floors[t.Root.Origin] = t.Root.Floor
-				}
+		for _, root := range d.frame.Roots() {
+			if n := len(held.Roots); n == 0 || held.Roots[n-1] != root {
+				held.Roots = append(held.Roots, root)
+			}
+			if root.Floor > l.floors[root.Origin] {
+				l.floors[root.Origin] = root.Floor
 			}
 		}
-		d.id = tuple.FrameID(l.name, l.where.Task, d.ledger)
+		if !l.piecemeal {
+			r.read(d)
+		}
 	}
 	if old := l.holding.Load(); old != nil {
 		held.Since = old.Since // taken up again after an error, or in the tail
 	}
 	l.holding.Store(held)
 	return r
+}
+
+// read decodes the tuples of a frame that is open, and finds their ids in the ledger.
+func (r *run) read(d *delivery) {
+	if d.err != nil {
+		return
+	}
+	if d.err = d.frame.Read(); d.err != nil {
+		return
+	}
+	d.ledger = slices.Grow(d.ledger[:0], len(d.frame.Tuples))[:len(d.frame.Tuples)]
+	for k := range d.frame.Tuples {
+		t := &d.frame.Tuples[k]
+		d.ledger[k] = tuple.LedgerID(t.ID, r.name, r.where.Task, t.Root.Attempt)
+	}
+	d.id = tuple.FrameID(r.name, r.where.Task, d.ledger)
+}
+
+// lent is the memory of decoded tuples that the frames of a batch have in turn, where nobody looks at those of one after it was handled.
+type lent struct {
+	tuples []tuple.Tuple
+	ledger []uint64
+}
+
+// lend reads a frame into the lent memory, which it has until the returned function is called.
+func (r *run) lend(d *delivery) (back func()) {
+	d.frame.Tuples, d.ledger = r.lent.tuples[:0], r.lent.ledger[:0]
+	r.read(d)
+	r.lent = lent{d.frame.Tuples, d.ledger}
+	return func() { d.frame.Tuples, d.ledger = nil, nil }
 }
 
 // tuples yields what the batch will execute, and perhaps some that turn out to be handled already.

@@ -103,24 +103,25 @@ type Options struct {
 // Loop handles the frames of one task, one batch at a time. It is not safe for concurrent use.
 type Loop struct {
 	Options
-	name     tuple.Name
-	where    trace.Where
-	state    Stateful // the bolt, when it is
-	floors   map[tuple.Origin]int64
-	stored   map[tuple.Origin]int64 // the floors that the store has
-	woken    map[string]int64       // some of what the store's agenda has
-	applied  applied
-	keys     *tuple.Keys // met of late; nil without state: nothing is kept then
-	streams  map[string]tuple.Name
-	ordinals map[string]uint32 // scratch of run.ordinal
-	holding  atomic.Pointer[Held]
-	inner    []*Loop    // of Inner
-	within   []*Loop    // by edge: the inner loop that it leads to; nil for frames
-	most     int        // frames that the next batch may have
-	pending  []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
-	tail     tail       // handled, not acknowledged
-	run      *run       // of the last batch: its memory is the next one's
-	stale    bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
+	name      tuple.Name
+	where     trace.Where
+	state     Stateful // the bolt, when it is
+	floors    map[tuple.Origin]int64
+	stored    map[tuple.Origin]int64 // the floors that the store has
+	woken     map[string]int64       // some of what the store's agenda has
+	applied   applied
+	keys      *tuple.Keys // met of late; nil without state: nothing is kept then
+	streams   map[string]tuple.Name
+	ordinals  map[string]uint32 // scratch of run.ordinal
+	holding   atomic.Pointer[Held]
+	inner     []*Loop    // of Inner
+	within    []*Loop    // by edge: the inner loop that it leads to; nil for frames
+	most      int        // frames that the next batch may have
+	pending   []Delivery // fetched, not acknowledged: taken up again by the next Step after an error
+	tail      tail       // handled, not acknowledged
+	run       *run       // of the last batch: its memory is the next one's
+	piecemeal bool       // the tuples of a batch are decoded frame by frame: nobody looks at all of them together
+	stale     bool       // a commit may have happened that applied does not know of: the head must be read before anything is handled
 }
 
 // Held is what a loop has fetched and not finished: the roots in it, and since when.
@@ -172,8 +173,11 @@ func newLoop(o Options) (*Loop, error) {
 	if o.Edges, err = own(o.Edges, o.Bolt); err != nil {
 		return nil, fmt.Errorf("node %s: %w", o.Where.Node, err)
 	}
+	_, prepares := o.Bolt.(Preparer)
+	_, finishes := o.Bolt.(Finisher)
+	_, stateful := o.Bolt.(Stateful)
 	return &Loop{
-		Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{},
+		Options: o, piecemeal: !prepares && !finishes && !stateful, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{},
 		ordinals: map[string]uint32{}, within: make([]*Loop, len(o.Edges)), most: min(o.Fetch, firstMost),
 	}, nil
 }

@@ -269,6 +269,49 @@ func TestCorruptFrame(t *testing.T) {
 	}
 }
 
+// TestFramesOfABatchShareMemory checks that every frame of a batch comes out whole and is counted by itself, be the one before it longer, shorter or corrupt.
+func TestFramesOfABatchShareMemory(t *testing.T) {
+	h := bolttest.New(t, passing{})
+	for range 2 { // the second batch has the memory of the first
+		offset, sent := int64(0), uint64(0)
+		push := func(keys ...string) {
+			var ts []tuple.Tuple
+			for _, k := range keys {
+				offset++
+				p := tuple.Position{Origin: bolttest.Origin, Offset: offset}
+				ts = append(ts, tuple.Tuple{
+					ID: tuple.RootID(p), Offset: offset, Stream: tuple.DefaultStream, Key: k, Payload: []byte(`"` + k + `"`),
+					Root: tuple.Root{Origin: p.Origin, Attempt: tuple.Attempt{Generation: 1}},
+				})
+			}
+			h.Push("source", ts...)
+		}
+		push("a", "b", "c")
+		push("d", "e")
+		h.Corrupt()
+		push("f")
+		push("g", "h", "i", "j")
+		h.Letters, h.Deltas, h.Acked = nil, nil, 0
+		out := h.Step()
+		want(t, out, `a"a"`, `b"b"`, `c"c"`, `f"f"`, `g"g"`, `h"h"`, `i"i"`, `j"j"`)
+		for _, o := range out {
+			sent ^= tuple.LedgerID(o.ID, tuple.NameOf("next"), tuple.Shared, o.Root.Attempt)
+		}
+		frames := map[tuple.ID]bool{}
+		for _, d := range h.Deltas {
+			frames[d.Frame] = true
+			sent ^= d.XOR
+		}
+		for _, n := range []int64{1, 2, 3, 6, 7, 8, 9, 10} { // those of the corrupt frame stay open: their root is replayed
+			id := tuple.RootID(tuple.Position{Origin: bolttest.Origin, Offset: n})
+			sent ^= tuple.LedgerID(id, tuple.NameOf("node"), 0, tuple.Attempt{Generation: 1})
+		}
+		if sent != 0 || len(frames) != 3 || len(h.Letters) != 1 || h.Acked != 4 {
+			t.Errorf("%x is open, deltas of %d frames, letters %v, %d frames acknowledged", sent, len(frames), h.Letters, h.Acked)
+		}
+	}
+}
+
 // shelf is an inbox with frames on it, which notes how many it is asked for.
 type shelf struct {
 	frames []bolt.Delivery

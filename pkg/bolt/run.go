@@ -28,6 +28,7 @@ type run struct {
 	nested  map[*Loop]*run // what goes on in the inner loops
 	queue   []*item        // of an inner loop: what was emitted to it
 	said    []trace.Handled
+	lent    lent
 	fetched time.Time
 	sum     trace.Stepped
 }
@@ -46,29 +47,37 @@ func (r *run) execute(ctx context.Context) error {
 		}
 	}
 	for i := range r.in {
-		d := &r.in[i]
-		if d.err != nil {
-			if err := r.unreadable(ctx, d.err, r.pending[i].Data); err != nil {
-				return err
-			}
-			continue
-		}
-		if d.frame.Revision != r.Revision {
-			r.sum.Held += len(d.frame.Tuples) // no delta: the root replays under the revision in force
-			continue
-		}
-		r.c.source = d.frame.Source
-		for k := range d.frame.Tuples {
-			r.it = item{Tuple: &d.frame.Tuples[k], d: d, source: d.frame.Source, ledger: d.ledger[k]}
-			if r.state != nil {
-				r.it.group = d.groups[k]
-			}
-			if err := r.handle(ctx, &r.it); err != nil {
-				return err
-			}
+		if err := r.frame(ctx, i); err != nil {
+			return err
 		}
 	}
 	return r.finish(ctx)
+}
+
+// frame has the bolt handle the tuples of one frame.
+func (r *run) frame(ctx context.Context, i int) error {
+	d := &r.in[i]
+	if r.piecemeal {
+		defer r.lend(d)()
+	}
+	if d.err != nil {
+		return r.unreadable(ctx, d.err, r.pending[i].Data)
+	}
+	if d.frame.Revision != r.Revision {
+		r.sum.Held += len(d.frame.Tuples) // no delta: the root replays under the revision in force
+		return nil
+	}
+	r.c.source = d.frame.Source
+	for k := range d.frame.Tuples {
+		r.it = item{Tuple: &d.frame.Tuples[k], d: d, source: d.frame.Source, ledger: d.ledger[k]}
+		if r.state != nil {
+			r.it.group = d.groups[k]
+		}
+		if err := r.handle(ctx, &r.it); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // preload finds the groups of the batch and loads their keys in one round trip.

@@ -72,6 +72,15 @@ func (t *Tuple) append(b []byte, root, stream int) []byte {
 // Decode reads one frame, in place of what f holds: its memory is used again, and nothing is allocated when there is enough of it. Payloads alias b, which must
 // not change afterwards, and keys do too unless f has Keys: whoever keeps one for longer clones it, or keeps b. b may come from anybody.
 func (f *Frame) Decode(b []byte) error {
+	if err := f.Open(b); err != nil {
+		return err
+	}
+	return f.Read()
+}
+
+// Open does what Decode does, but for the tuples.
+func (f *Frame) Open(b []byte) error {
+	f.Tuples = f.Tuples[:0]
 	r := reader{b: b}
 	if r.byte() != magic {
 		return fmt.Errorf("%w: it does not begin with 0x%X", ErrCorrupt, magic)
@@ -93,11 +102,21 @@ func (f *Frame) Decode(b []byte) error {
 			Floor:   r.varint(),
 		}
 	}
+	f.rest = r
+	return r.err
+}
+
+// Roots are those of the tuples of the frame that was opened last.
+func (f *Frame) Roots() []Root { return f.roots }
+
+// Read decodes the tuples of the frame that was opened last, once. It puts them into the memory of Tuples, which may have been another frame's.
+func (f *Frame) Read() error {
+	r := f.rest
 	n := int(r.uvarint(MaxTuples))
 	switch {
 	case r.err == nil && n == 0:
 		r.fail("no tuples")
-	case n > (len(b)-r.at)/leastTuple:
+	case n > (len(r.b)-r.at)/leastTuple:
 		r.fail("more tuples than bytes")
 		n = 0
 	}
@@ -109,6 +128,7 @@ func (f *Frame) Decode(b []byte) error {
 	if r.err == nil && len(r.b) != r.at {
 		r.fail("bytes after the last tuple")
 	}
+	f.rest = reader{}
 	return r.err
 }
 

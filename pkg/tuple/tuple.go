@@ -121,6 +121,7 @@ type Frame struct {
 
 	streams []string // of the tuples that Decode has read
 	roots   []Root
+	rest    reader // what Read has not read
 }
 
 // Keys are strings that were met of late, so that a key that is kept need not be copied with every tuple: devices send again and again. It is not safe for
