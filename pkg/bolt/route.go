@@ -250,7 +250,7 @@ func (p *Packer) Take() []Outgoing {
 }
 
 // spent is memory of frames that are stored, for others of any loop: a few MB at most.
-var spent = make(chan []byte, 32)
+var spent = make(chan []byte, 16)
 
 // unspent returns memory for a frame.
 func unspent() []byte {
