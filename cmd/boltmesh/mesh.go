@@ -54,7 +54,7 @@ type meshOptions struct {
 	kinds   []string                            // services, in the order in which tuples meet them, which is the order in which they drain
 	workers map[string]string                   // further workers: name -> kind
 	records int                                 // of a root; default 2000
-	fetch   int                                 // frames of a batch; default 32
+	fetch   int                                 // frames of a batch; default 16
 	from    service.Source                      // instead of Kafka
 	builds  map[string]service.Build            // of services that are not the built-in ones, or not quite, by kind or by worker
 	sink    func(trace.Sink) trace.Sink         // what sees the events before the observer does

@@ -14,6 +14,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/tap"
 	"github.com/boltmesh/boltmesh/pkg/topology"
+	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // tapping is one run of `boltmesh tap`.
@@ -163,7 +164,7 @@ func (t *tapping) tell(said *tap.Lost, now tap.Lost) {
 		fmt.Fprintf(t.errs, "missed: %s passed faster than they were read here\n", plural(int(n), "tuple"))
 	}
 	if n := now.Frames - said.Frames; n > 0 {
-		fmt.Fprintf(t.errs, "missed: %s of up to 256 tuples, for more passed than this process can look into\n", plural(int(n), "frame"))
+		fmt.Fprintf(t.errs, "missed: %s of up to %d tuples, for more passed than this process can look into\n", plural(int(n), "frame"), tuple.MaxTuples)
 	}
 	if n := now.Unreadable - said.Unreadable; n > 0 {
 		fmt.Fprintf(t.errs, "missed: %s of a newer version of boltmesh, or damaged\n", plural(int(n), "frame"))

@@ -143,9 +143,6 @@ func (l *Loop) begin() *run {
 
 // read decodes the tuples of a frame that is open, and finds their ids in the ledger.
 func (r *run) read(d *delivery) {
-	if d.err != nil {
-		return
-	}
 	if d.err = d.frame.Read(); d.err != nil {
 		return
 	}

@@ -149,6 +149,9 @@ func New(ctx context.Context, o Options) (*Loop, error) {
 		l.state, l.keys = s, new(tuple.Keys)
 		return l, l.load(ctx)
 	}
+	_, prepares := o.Bolt.(Preparer)
+	_, finishes := o.Bolt.(Finisher)
+	l.piecemeal = !prepares && !finishes
 	return l, l.enclose()
 }
 
@@ -173,11 +176,8 @@ func newLoop(o Options) (*Loop, error) {
 	if o.Edges, err = own(o.Edges, o.Bolt); err != nil {
 		return nil, fmt.Errorf("node %s: %w", o.Where.Node, err)
 	}
-	_, prepares := o.Bolt.(Preparer)
-	_, finishes := o.Bolt.(Finisher)
-	_, stateful := o.Bolt.(Stateful)
 	return &Loop{
-		Options: o, piecemeal: !prepares && !finishes && !stateful, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{},
+		Options: o, name: tuple.NameOf(o.Where.Node), where: o.Where, floors: map[tuple.Origin]int64{}, streams: map[string]tuple.Name{},
 		ordinals: map[string]uint32{}, within: make([]*Loop, len(o.Edges)), most: min(o.Fetch, firstMost),
 	}, nil
 }

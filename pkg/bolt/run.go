@@ -57,7 +57,7 @@ func (r *run) execute(ctx context.Context) error {
 // frame has the bolt handle the tuples of one frame.
 func (r *run) frame(ctx context.Context, i int) error {
 	d := &r.in[i]
-	if r.piecemeal {
+	if r.piecemeal && d.err == nil {
 		defer r.lend(d)()
 	}
 	if d.err != nil {

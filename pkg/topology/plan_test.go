@@ -145,24 +145,25 @@ func TestPlanRefuses(t *testing.T) {
 func TestPatience(t *testing.T) {
 	count, ewma := []topology.Aggregate{{Name: "n", Func: "count"}}, []topology.Aggregate{{Name: "x", Func: "ewma"}}
 	const most = 50 * time.Millisecond
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
+		name string
 		b    topology.Bolt
 		want time.Duration
 	}{
-		"every second":                         {topology.Bolt{Kind: topology.KindStat, Aggregates: count, Every: time.Second}, most},
-		"often":                                {topology.Bolt{Kind: topology.KindStat, Aggregates: count, Every: 80 * time.Millisecond}, 10 * time.Millisecond},
-		"with the watermark":                   {topology.Bolt{Kind: topology.KindStat, Aggregates: count, Window: topology.Window{Kind: topology.WindowTumbling, Time: "event"}}, most},
-		"by the clock":                         {topology.Bolt{Kind: topology.KindStat, Aggregates: count, Window: topology.Window{Kind: topology.WindowSliding, Time: "processing", Slide: 200 * time.Millisecond}}, 25 * time.Millisecond},
-		"by number":                            {topology.Bolt{Kind: topology.KindStat, Aggregates: count, Window: topology.Window{Kind: topology.WindowCount}}, 0},
-		"a first stage":                        {topology.Bolt{Kind: topology.KindStat, Stage: topology.StageFirst, Aggregates: count, Every: time.Second}, most},
-		"a first stage that sends readings on": {topology.Bolt{Kind: topology.KindStat, Stage: topology.StageFirst, Aggregates: ewma, Every: time.Second}, 0},
-		"a second stage of what was gathered":  {topology.Bolt{Kind: topology.KindStat, Stage: topology.StageSecond, Aggregates: count, Every: time.Second}, 0},
-		"a second stage of readings that were not": {topology.Bolt{Kind: topology.KindStat, Stage: topology.StageSecond, Aggregates: ewma, Every: time.Second}, most},
-		"an alarm":            {topology.Bolt{Kind: topology.KindAlarm}, 0},
-		"a bolt of one's own": {topology.Bolt{Kind: topology.KindCustom, Every: time.Second}, 0},
+		{"every second", topology.Bolt{Kind: topology.KindStat, Aggregates: count, Every: time.Second}, most},
+		{"often", topology.Bolt{Kind: topology.KindStat, Aggregates: count, Every: 80 * time.Millisecond}, 10 * time.Millisecond},
+		{"with the watermark", topology.Bolt{Kind: topology.KindStat, Aggregates: count, Window: topology.Window{Kind: topology.WindowTumbling, Time: "event"}}, most},
+		{"by the clock", topology.Bolt{Kind: topology.KindStat, Aggregates: count, Window: topology.Window{Kind: topology.WindowSliding, Time: "processing", Slide: 200 * time.Millisecond}}, 25 * time.Millisecond},
+		{"by number", topology.Bolt{Kind: topology.KindStat, Aggregates: count, Window: topology.Window{Kind: topology.WindowCount}}, 0},
+		{"a first stage", topology.Bolt{Kind: topology.KindStat, Stage: topology.StageFirst, Aggregates: count, Every: time.Second}, most},
+		{"a first stage that sends readings on", topology.Bolt{Kind: topology.KindStat, Stage: topology.StageFirst, Aggregates: ewma, Every: time.Second}, 0},
+		{"a second stage of what was gathered", topology.Bolt{Kind: topology.KindStat, Stage: topology.StageSecond, Aggregates: count, Every: time.Second}, 0},
+		{"a second stage of readings that were not", topology.Bolt{Kind: topology.KindStat, Stage: topology.StageSecond, Aggregates: ewma, Every: time.Second}, most},
+		{"an alarm", topology.Bolt{Kind: topology.KindAlarm}, 0},
+		{"a bolt of one's own", topology.Bolt{Kind: topology.KindCustom, Every: time.Second}, 0},
 	} {
 		if got := c.b.Patience(most); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }
