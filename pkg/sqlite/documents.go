@@ -18,7 +18,8 @@ type Documents struct{ db *DB }
 
 var _ document.Store = (*Documents)(nil)
 
-// Write implements document.Store: all documents in one transaction, unless state is waiting to be committed, which goes between two pieces of them.
+// Write implements document.Store: all documents in one transaction, perhaps with those of other callers, unless state is waiting to be committed, which goes
+// between two pieces of them.
 func (s *Documents) Write(ctx context.Context, docs []document.Document) ([]document.Refusal, error) {
 	var refused []document.Refusal
 	var order []kind
@@ -38,7 +39,7 @@ func (s *Documents) Write(ctx context.Context, docs []document.Document) ([]docu
 		return refused, ctx.Err()
 	}
 	var broken []document.Refusal
-	err := s.db.writer.doLong(ctx, func(ctx context.Context, w *writer) error {
+	err := s.db.writer.doBulk(ctx, func(ctx context.Context, w *writer) error {
 		broken = nil
 		for _, k := range order {
 			for some := range slices.Chunk(kinds[k], pieces) {

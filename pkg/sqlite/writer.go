@@ -15,15 +15,20 @@ import (
 // errClosed is what writes after Close get.
 var errClosed = errors.New("the database is closed")
 
-// maxGroup bounds how many writes share a transaction, and with it how long the first of them waits.
-const maxGroup = 64
+// How many writes share a transaction at most, and with it how long the first of them waits.
+const (
+	maxGroup = 64
+	maxBulk  = 4
+)
 
 // writer is the one connection that writes. Its goroutine takes all short writes that wait, runs them in one transaction, and commits: while one fsync goes on,
-// the next group gathers. Then it is a long one's turn, by itself, so that short ones wait for no more than one, and for one that pauses not even for that.
+// the next group gathers. Then it is a long one's turn, by itself, so that short ones wait for no more than one; or that of the bulk ones that wait, which
+// together change fewer pages than one by one, and for which no short one waits, as they pause.
 type writer struct {
 	conn    *sql.Conn
-	short   chan *write // unbuffered, as long: what was sent has been received
+	short   chan *write // unbuffered, as the others: what was sent has been received
 	long    chan *write
+	bulk    chan *write
 	closing chan struct{}
 	closed  chan struct{}
 	once    sync.Once
@@ -54,7 +59,7 @@ func newWriter(db *sql.DB) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: conn, short: make(chan *write), long: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
+	w := &writer{conn: conn, short: make(chan *write), long: make(chan *write), bulk: make(chan *write), closing: make(chan struct{}), closed: make(chan struct{})}
 	w.stmts.prepare = conn.PrepareContext
 	go w.loop()
 	return w, nil
@@ -66,9 +71,14 @@ func (w *writer) do(ctx context.Context, f func(context.Context, *writer) error)
 	return w.queue(ctx, w.short, f)
 }
 
-// doLong is do for what takes milliseconds. f may pause.
+// doLong is do for what takes milliseconds.
 func (w *writer) doLong(ctx context.Context, f func(context.Context, *writer) error) error {
 	return w.queue(ctx, w.long, f)
+}
+
+// doBulk is do for what takes milliseconds and changes nothing when it is done again. f pauses now and then.
+func (w *writer) doBulk(ctx context.Context, f func(context.Context, *writer) error) error {
+	return w.queue(ctx, w.bulk, f)
 }
 
 func (w *writer) queue(ctx context.Context, queue chan<- *write, f func(context.Context, *writer) error) error {
@@ -107,22 +117,23 @@ func (w *writer) close() error {
 func (w *writer) loop() {
 	defer close(w.closed)
 	for {
-		var group, turn []*write
+		var group, turn, bulk []*write
 		select {
 		case job := <-w.short:
 			group = job.join(group)
 		case job := <-w.long:
 			turn = job.join(turn)
+		case job := <-w.bulk:
+			bulk = job.join(bulk)
 		case <-w.closing:
 			return
 		}
-		w.transact(w.gather(group))
+		w.transact(gather(group, w.short, maxGroup))
+		if len(bulk) == 0 {
+			turn = gather(turn, w.long, 1)
+		}
 		if len(turn) == 0 {
-			select {
-			case job := <-w.long:
-				turn = job.join(turn)
-			default:
-			}
+			turn = gather(bulk, w.bulk, maxBulk)
 		}
 		w.transact(turn)
 	}
@@ -136,11 +147,11 @@ func (job *write) join(group []*write) []*write {
 	return group
 }
 
-// gather adds the short writes that wait.
-func (w *writer) gather(group []*write) []*write {
-	for len(group) < maxGroup {
+// gather adds writes that wait to a group of at most so many.
+func gather(group []*write, from <-chan *write, most int) []*write {
+	for len(group) < most {
 		select {
-		case job := <-w.short:
+		case job := <-from:
 			group = job.join(group)
 		default:
 			return group
@@ -149,10 +160,10 @@ func (w *writer) gather(group []*write) []*write {
 	return group
 }
 
-// pause lets short writes that wait go before the rest of a long one: what it has done until now is committed. Whoever calls it must be content with that when
-// what follows fails.
+// pause lets short writes that wait go before the rest of a bulk one: what it has done until now is committed, with those that share its transaction. Whoever
+// calls it must be content with that when what follows fails, and is done again.
 func (w *writer) pause(ctx context.Context) error {
-	group := w.gather(nil)
+	group := gather(nil, w.short, maxGroup)
 	if len(group) == 0 {
 		return nil
 	}
