@@ -211,13 +211,19 @@ func (r *result) remark(w io.Writer) {
 	if r.Offered > 0 {
 		fmt.Fprintf(w, "\n%s: device-expr came to %.0f/s, offered %.0f/s", r.Name, r.Maximum, r.Offered)
 	}
+	if r.KafkaP50 > 0 {
+		fmt.Fprintf(w, "\n%s: from Kafka on p50 %.1f ms, p99 %.1f ms", r.Name, r.KafkaP50, r.KafkaP99)
+		if r.KafkaRatio > 0 {
+			fmt.Fprintf(w, ", ratio %.2f", r.KafkaRatio)
+		}
+	}
 	if r.StoresCPU > 0 {
 		fmt.Fprintf(w, "\n%s: of its CPU, %.2f us the stores' servers", r.Name, r.StoresCPU)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.RSSByService)) {
 		fmt.Fprintf(w, "\n%s: %s %.0f MB", r.Name, kind, r.RSSByService[kind])
 	}
-	if len(r.RSSByService)+int(r.Offered+r.StoreReference) > 0 {
+	if len(r.RSSByService) > 0 || r.KafkaP50+r.StoreReference > 0 {
 		fmt.Fprintln(w)
 	}
 }

@@ -106,7 +106,7 @@ func TestTrials(t *testing.T) {
 			if moved := r.TuplesPerS > 0; moved == s.idle {
 				t.Errorf("%.0f tuples/s", r.TuplesPerS)
 			}
-			if s.rate > 0 && (r.P50 <= 0 || r.ReferenceP50 <= 0) || s.half && r.P50 <= 0 {
+			if s.rate > 0 && (r.P50 <= 0 || r.ReferenceP50 <= 0) || s.half && r.P50 <= 0 || (s.rate > 0 || s.half) && (r.KafkaP50 <= 0 || r.KafkaP50 > r.P50) {
 				t.Errorf("no latencies: %+v", r)
 			}
 			if s.store && r.StoreRatio <= 0 || s.half && r.Offered <= 0 || s.apart && len(r.RSSByService) != len(kinds) {

@@ -70,7 +70,7 @@ func (f *apartFlags) serve(cmd *cobra.Command) (err error) {
 	if err := out.Encode(addresses{}); err != nil {
 		return err
 	}
-	return answer(cmd.InOrStdin(), out, func() usage {
+	return answer(cmd.InOrStdin(), out, func(string) usage {
 		u := processUsage()
 		u.Bad = events.bad.Load()
 		return u

@@ -25,6 +25,8 @@ type usage struct {
 	CPU time.Duration `json:"cpu"`
 	RSS int64         `json:"rss"`
 	Bad int64         `json:"bad,omitempty"` // tuples that it has dead-lettered
+
+	Arrivals map[int32][]arrival `json:"arrivals,omitempty"` // if they were asked for
 }
 
 // benchTopic is the topic of the device scenarios.
@@ -37,7 +39,8 @@ func newBrokers() *cobra.Command {
 	c := &cobra.Command{
 		Use: "brokers", Hidden: true, Short: "NATS and Kafka for a bench, in a process of their own", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			stack, err := devstack.Start(cmd.Context(), devstack.Options{Dir: dir, Topics: []string{benchTopic}, KafkaPartitions: devPartitions})
+			came := arrivals{of: map[int32][]arrival{}}
+			stack, err := devstack.Start(cmd.Context(), devstack.Options{Dir: dir, Topics: []string{benchTopic}, KafkaPartitions: devPartitions, Produced: came.note})
 			if err != nil {
 				return err
 			}
@@ -53,7 +56,13 @@ func newBrokers() *cobra.Command {
 			if err := out.Encode(addresses{stack.NATSURL(), stack.KafkaBrokers(), "http://" + collector.Addr().String()}); err != nil {
 				return err
 			}
-			return answer(cmd.InOrStdin(), out, processUsage)
+			return answer(cmd.InOrStdin(), out, func(what string) usage {
+				u := processUsage()
+				if what == "arrivals" {
+					u.Arrivals = came.list()
+				}
+				return u
+			})
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "where they keep their data")
@@ -72,8 +81,8 @@ func discard(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-protobuf")
 }
 
-// answer serves "usage", "profile FILE" and "profiled", one a line, each answered by the usage.
-func answer(in io.Reader, out *json.Encoder, used func() usage) error {
+// answer serves "usage", "profile FILE", "profiled" and whatever else used knows, one a line, each answered by the usage.
+func answer(in io.Reader, out *json.Encoder, used func(what string) usage) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		what, file, _ := strings.Cut(lines.Text(), " ")
@@ -90,7 +99,7 @@ func answer(in io.Reader, out *json.Encoder, used func() usage) error {
 		case "profiled":
 			pprof.StopCPUProfile()
 		}
-		if err := out.Encode(used()); err != nil {
+		if err := out.Encode(used(what)); err != nil {
 			return err
 		}
 	}

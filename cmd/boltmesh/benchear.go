@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/jetstream"
@@ -22,6 +23,13 @@ type ear struct {
 	stop  context.CancelFunc
 	done  chan error
 	ages  histogram
+	out   map[alarm]time.Time
+}
+
+// alarm is an alarm tuple, of which a device has one for a reading.
+type alarm struct {
+	device string
+	due    int64 // of its reading, ms since 1970
 }
 
 // listen overhears a topology's alarms until close. An alarm's event time is the moment at which its reading was due; those of readings that were due before
@@ -38,7 +46,7 @@ func listen(ctx context.Context, nats string, plan *topology.Plan, from time.Tim
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
-	e := &ear{conn: conn, heard: heard, stop: stop, done: make(chan error, 1)}
+	e := &ear{conn: conn, heard: heard, stop: stop, done: make(chan error, 1), out: map[alarm]time.Time{}}
 	go func() {
 		var f tuple.Frame
 		for {
@@ -56,8 +64,10 @@ func listen(ctx context.Context, nats string, plan *topology.Plan, from time.Tim
 				continue
 			}
 			for i := range f.Tuples {
-				if due := time.UnixMilli(f.Tuples[i].Time); !due.Before(from) {
+				t := &f.Tuples[i]
+				if due := time.UnixMilli(t.Time); !due.Before(from) {
 					e.ages.add(now.Sub(due))
+					e.out[alarm{strings.Clone(t.Key), t.Time}] = now
 				}
 			}
 		}

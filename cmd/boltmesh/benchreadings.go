@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -26,23 +27,25 @@ const leanFields = 4
 
 // at returns the i-th one, of some moment.
 func (r readings) at(i int, at time.Time) *kgo.Record {
-	devices := r.devices
-	if devices == 0 {
-		devices = benchDevices
-	}
-	device, turn := i%devices, i/devices
+	device, turn := i%r.number(), i/r.number()
 	celsius := 60 + 40*math.Sin(2*math.Pi*float64(turn+7*device)/200)
 	fahrenheit := celsius*1.8 + 32
 	if r.toggle {
 		fahrenheit = []float64{100, 220}[turn%2]
 	}
-	name := fmt.Sprintf("device-%04d", device)
+	name := r.device(i)
 	body := full(name, device, at, fahrenheit, i)
 	if r.fields > 0 {
 		body = lean(name, at, fahrenheit, i, r.fields)
 	}
 	return &kgo.Record{Key: []byte(name), Value: body, Timestamp: at}
 }
+
+// number is how many devices there are.
+func (r readings) number() int { return cmp.Or(r.devices, benchDevices) }
+
+// device is the one of the i-th reading.
+func (r readings) device(i int) string { return fmt.Sprintf("device-%04d", i%r.number()) }
 
 // full is a reading of the device job.
 func full(name string, device int, at time.Time, fahrenheit float64, i int) []byte {

@@ -39,6 +39,9 @@ type result struct {
 	DocumentRatio  float64            `json:"document_ratio,omitempty"`          // these to the bulk writes
 	Maximum        float64            `json:"maximum_per_s,omitempty"`           // of half: what device-expr had just come to
 	Offered        float64            `json:"offered_per_s,omitempty"`
+	KafkaP50       float64            `json:"from_kafka_p50_ms,omitempty"` // from when the reading has come to Kafka to its alarm
+	KafkaP99       float64            `json:"from_kafka_p99_ms,omitempty"`
+	KafkaRatio     float64            `json:"from_kafka_ratio,omitempty"`  // p50 to that of a bare chain
 	RSSByService   map[string]float64 `json:"rss_mb_by_service,omitempty"` // where each is a process of its own; rss_mb is the greatest then
 }
 
@@ -96,7 +99,7 @@ func (r *result) relate(m measured) {
 		r.StoreReference, r.StoreRatio, r.DocumentRatio = m.stored, r.TuplesPerS/m.stored, r.Documents/m.stored
 	}
 	if m.p50 > 0 {
-		r.Ratio = r.P50 / r.ReferenceP50
+		r.Ratio, r.KafkaRatio = r.P50/r.ReferenceP50, r.KafkaP50/r.ReferenceP50
 	}
 }
 
@@ -121,6 +124,7 @@ func medians(runs []result) result {
 		func(r *result) *float64 { return &r.StoreReference }, func(r *result) *float64 { return &r.StoreRatio },
 		func(r *result) *float64 { return &r.Documents }, func(r *result) *float64 { return &r.DocumentRatio },
 		func(r *result) *float64 { return &r.Maximum }, func(r *result) *float64 { return &r.FlushMS }, func(r *result) *float64 { return &r.Offered },
+		func(r *result) *float64 { return &r.KafkaP50 }, func(r *result) *float64 { return &r.KafkaP99 }, func(r *result) *float64 { return &r.KafkaRatio },
 	} {
 		median(of)
 	}

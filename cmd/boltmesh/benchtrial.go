@@ -214,10 +214,13 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 		if deaf != nil {
 			return r, deaf
 		}
+		at := &placing{}
 		defer func() {
 			ages, unheard := alarms.close()
 			r.latencies(ages)
-			err = errors.Join(err, unheard)
+			if err = errors.Join(err, unheard); err == nil {
+				err = t.sinceKafka(&r, at.at, alarms.out)
+			}
 		}()
 		gather := usualLinger
 		if t.rate <= 1000 {
@@ -228,7 +231,7 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 			return r, err
 		}
 		defer c.Close()
-		sent = t.produce(ctx, c)
+		sent = t.produce(ctx, c, at)
 	default:
 		if err := until(ctx, func() bool { return t.meter.done.Load() > 0 }); err != nil {
 			return r, fmt.Errorf("wait for the first reading: %w", context.Cause(ctx))
@@ -286,13 +289,27 @@ func (t *trial) take(ctx context.Context) (r result, err error) {
 	return r, nil
 }
 
-// produce sends readings at the scenario's rate.
-func (t *trial) produce(ctx context.Context, c *kgo.Client) func() (int64, error) {
+// sinceKafka says how old alarms were, counted from when their readings had come to Kafka.
+func (t *trial) sinceKafka(r *result, at []placed, out map[alarm]time.Time) error {
+	u, err := t.brokers.ask("arrivals")
+	if err != nil {
+		return err
+	}
+	h, err := sinceKafka(t.from, at, u.Arrivals, out)
+	if err != nil {
+		return err
+	}
+	r.KafkaP50, r.KafkaP99 = ms(h.quantile(0.5)), ms(h.quantile(0.99))
+	return nil
+}
+
+// produce sends readings at the scenario's rate and notes where in Kafka they are.
+func (t *trial) produce(ctx context.Context, c *kgo.Client, placed *placing) func() (int64, error) {
 	i := 0
 	stored := kgo.AbortingFirstErrPromise(c)
 	sent := paced(ctx, t.rate, t.warm+t.measure, func(due []time.Time) error {
 		for _, at := range due {
-			c.Produce(ctx, t.from.at(i, at), stored.Promise())
+			c.Produce(ctx, t.from.at(i, at), placed.add(at, stored.Promise()))
 			i++
 		}
 		return nil

@@ -37,6 +37,10 @@ type Options struct {
 	// default, 1,048,588.
 	KafkaMaxBytes int
 
+	// Produced is told of each batch of records, of whatever topic, that has come to the Kafka broker, right before it
+	// is stored. It must not wait for anything. nil: nobody is told.
+	Produced func(partition int32, records int)
+
 	// NoKafka leaves the broker out; KafkaBrokers then returns nothing.
 	NoKafka bool
 

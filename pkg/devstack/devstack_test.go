@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,6 +174,24 @@ func TestPortsAreKept(t *testing.T) {
 	if s.NATSURL() != natsURL || s.KafkaBrokers()[0] != broker {
 		t.Errorf("moved from %s and %s to %s and %v", natsURL, broker, s.NATSURL(), s.KafkaBrokers())
 	}
+}
+
+// TestProduced checks that whoever wants to know of records knows of all of them when they are acknowledged.
+func TestProduced(t *testing.T) {
+	var mu sync.Mutex
+	got := map[int32]int{}
+	s := start(t, devstack.Options{Dir: t.TempDir(), Topics: []string{"readings"}, KafkaPartitions: 2, Produced: func(partition int32, records int) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[partition] += records
+	}})
+	before := write(t, s.NATSURL(), s.KafkaBrokers()[0])
+	mu.Lock()
+	if got[0] != 5 || got[1] != 5 {
+		t.Errorf("%v records came, want 5 to each partition", got)
+	}
+	mu.Unlock()
+	verify(t, s.NATSURL(), s.KafkaBrokers()[0], before)
 }
 
 // written is what verify expects to find again.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 type kafkaBroker struct{ cluster *kfake.Cluster }
@@ -32,6 +33,12 @@ func startKafka(o Options) (*kafkaBroker, error) {
 		return nil, err
 	}
 	b := &kafkaBroker{cluster}
+	if o.Produced != nil {
+		cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake has the error in the middle
+			produced(r.(*kmsg.ProduceRequest), o.Produced)
+			return nil, nil, false // as ever
+		})
+	}
 	// Not kfake.SeedTopics: it is ignored when the directory already holds a cluster.
 	for _, topic := range o.Topics {
 		if cluster.TopicInfo(topic) != nil {
@@ -43,6 +50,17 @@ func startKafka(o Options) (*kafkaBroker, error) {
 		}
 	}
 	return b, nil
+}
+
+func produced(r *kmsg.ProduceRequest, tell func(partition int32, records int)) {
+	for _, t := range r.Topics {
+		for _, p := range t.Partitions {
+			var batch kmsg.RecordBatch
+			if batch.ReadFrom(p.Records) == nil { // otherwise it will be refused
+				tell(p.Partition, int(batch.NumRecords))
+			}
+		}
+	}
 }
 
 func (b *kafkaBroker) close() { b.cluster.Close() }
