@@ -95,7 +95,7 @@ var policy = []rule{
 	{"pkg/script", engine.and("github.com/dop251/goja", "github.com/expr-lang/expr", "github.com/tidwall/gjson", "github.com/tidwall/sjson"), engines + "; the user's language and its lazy documents"},
 	{"pkg/archive", engine.and("github.com/maypok86/otter/v2"), engines + "; otter is the cache in front of a store"},
 	{"pkg/archive/archivetest", suites, suite},
-	{"pkg/document", engine, engines},
+	{"pkg/document", engine.and("github.com/tidwall/gjson"), engines + "; gjson validates a body and picks out its id"},
 	{"pkg/document/documenttest", suites, suite},
 
 	// Floor 2: one vendor each, and never one another.
