@@ -100,10 +100,11 @@ func (g *Group) generation(stop, hard context.Context, gen *kafka.Generation) bo
 	done := make(chan struct{})
 	over := make(chan struct{})
 	none := true
+	commits := &committer{send: gen.CommitOffsets}
 	for topic, assigned := range gen.Assignments {
 		for _, a := range assigned {
 			none = false
-			p := &Partition{group: g, generation: gen, topic: topic, id: a.ID}
+			p := &Partition{group: g, commits: commits, topic: topic, id: a.ID}
 			handlers.Add(1)
 			gen.Start(func(ended context.Context) {
 				ctx, cancel := context.WithCancel(ended)
@@ -226,14 +227,14 @@ func wait(ctx context.Context, d time.Duration) {
 
 // Partition is one assigned partition.
 type Partition struct {
-	group      *Group
-	generation *kafka.Generation
-	topic      string
-	id         int
-	start      int64
-	next       int64
-	end        atomic.Int64
-	reader     kafka.RecordReader // what is left of the last fetch
+	group   *Group
+	commits *committer // of the generation
+	topic   string
+	id      int
+	start   int64
+	next    int64
+	end     atomic.Int64
+	reader  kafka.RecordReader // what is left of the last fetch
 }
 
 // Topic returns the partition's topic.
@@ -452,7 +453,7 @@ func record(topic string, r *kafka.Record) (out spout.Record, err error) {
 
 // Commit makes floor the group's offset, in the generation of the assignment.
 func (p *Partition) Commit(_ context.Context, floor int64) error {
-	err := p.generation.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: floor}})
+	err := p.commits.commit(p.topic, p.id, floor)
 	if errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.RebalanceInProgress) ||
 		errors.Is(err, net.ErrClosed) { // a generation's connection is closed with it
 		return fmt.Errorf("%w: %w", spout.ErrStale, err)
