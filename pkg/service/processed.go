@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,14 +24,72 @@ func (h *host) processed(ctx context.Context, topic string, partition int) (floo
 	return floor, err
 }
 
-// noted wraps the commits of a partition so that the state store learns of them, once a second: what it holds is never more than Kafka has, unless
+// commits are those of a partition, one at a time. Kafka's coordinator may take tens of milliseconds to answer, for which the partition's loop has no time.
+type commits struct {
+	partition Partition
+	mu        sync.Mutex // held while one is under way
+	durable   atomic.Int64
+	next      chan int64 // unbuffered
+	failed    chan error
+}
+
+func newCommits(p Partition) *commits {
+	c := &commits{partition: p, next: make(chan int64), failed: make(chan error, 1)}
+	c.durable.Store(p.Start())
+	return c
+}
+
+// commit makes floor the group's offset, unless that is further already.
+func (c *commits) commit(ctx context.Context, floor int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if floor <= c.durable.Load() {
+		return nil
+	}
+	err := c.partition.Commit(ctx, floor)
+	if err == nil {
+		c.durable.Store(floor)
+	}
+	return err
+}
+
+// begin has floor committed by run, unless that is busy: then it is told again. It returns how far the group is, or an error of run's.
+func (c *commits) begin(floor int64) (durable int64, err error) {
+	select {
+	case err = <-c.failed:
+	default:
+		select {
+		case c.next <- floor:
+		default:
+		}
+	}
+	return c.durable.Load(), err
+}
+
+// run commits what begin is told until ended is closed.
+func (c *commits) run(ctx context.Context, ended <-chan struct{}) {
+	for {
+		select {
+		case floor := <-c.next:
+			if err := c.commit(ctx, floor); err != nil {
+				select {
+				case c.failed <- err:
+				default: // the one before has not been told yet
+				}
+			}
+		case <-ended:
+			return
+		}
+	}
+}
+
+// commits commits the floors of a partition and has the state store learn of them, once a second: what it holds is never more than Kafka has, unless
 // somebody sets the group back. A note that fails is made up for by the next one. stop writes the last.
-func (h *host) noted(ctx context.Context, where trace.Where, log string, generation uint32, p Partition) (commit func(context.Context, int64) error, stop func()) {
-	var committed atomic.Int64
-	committed.Store(p.Start())
+func (h *host) commits(ctx context.Context, where trace.Where, log string, generation uint32, p Partition) (c *commits, stop func()) {
+	c = newCommits(p)
 	last := int64(0)
 	note := func(ctx context.Context) {
-		floor := committed.Load()
+		floor := c.durable.Load()
 		if floor == last {
 			return
 		}
@@ -41,9 +100,10 @@ func (h *host) noted(ctx context.Context, where trace.Where, log string, generat
 			h.failed(where, "note the floor", err)
 		}
 	}
-	ended, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
+	ended := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() { c.run(ctx, ended) })
+	running.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
@@ -57,13 +117,6 @@ func (h *host) noted(ctx context.Context, where trace.Where, log string, generat
 				return
 			}
 		}
-	}()
-	commit = func(ctx context.Context, floor int64) error {
-		err := p.Commit(ctx, floor)
-		if err == nil {
-			committed.Store(floor)
-		}
-		return err
-	}
-	return commit, func() { close(ended); <-done }
+	})
+	return c, func() { close(ended); running.Wait() }
 }

@@ -127,13 +127,13 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 		return err
 	}
 	defer stop()
-	commit, written := h.noted(assigned, where, log, generation, p)
+	commits, written := h.commits(assigned, where, log, generation, p)
 	defer written()
 	pace := &pace{}
 	part := spout.NewPartition(spout.Options{
 		Where: where, Origin: origin, Generation: generation, Floor: p.Start(), Revision: h.revision,
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
-		Outbox: h.outbox, Clock: clock{}, Sink: h.completed, Commit: commit, Holders: h.holders,
+		Outbox: h.outbox, Clock: clock{}, Sink: h.completed, Commit: commits.commit, Begin: commits.begin, Holders: h.holders,
 	}, spout.PartitionOptions{
 		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,

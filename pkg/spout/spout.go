@@ -18,7 +18,7 @@ import (
 // ErrStale says that the source has a later owner. The loop must not be used any more.
 var ErrStale = errors.New("the source has a later owner")
 
-// Options assemble a loop. All but Sink are required.
+// Options assemble a loop. All but Sink, Begin and Holders are required.
 type Options struct {
 	Where      trace.Where // Task is the partition
 	Origin     tuple.Origin
@@ -31,6 +31,8 @@ type Options struct {
 	Sink       trace.Sink
 	// Commit makes the floor durable. ErrStale, wrapped, when the generation is not the current one.
 	Commit func(ctx context.Context, floor int64) error
+	// Begin, if there is one, begins to make the floor durable and returns how far it is, or why an earlier one failed: Tick does not wait for Commit then.
+	Begin func(floor int64) (durable int64, err error)
 	// Holders finds out where an overdue root is held; may be nil. It is asked about the oldest overdue root only: the others mostly wait behind it.
 	Holders func(ctx context.Context, r tuple.Root) []trace.Holder
 }
@@ -130,7 +132,7 @@ func (l *Loop) done(d ack.Done, ok bool) {
 	})
 }
 
-// Tick replays what is overdue and commits the floor if it has moved.
+// Tick replays what is overdue and commits the floor if it has moved, or begins to.
 func (l *Loop) Tick(ctx context.Context) error {
 	for i, d := range l.ledger.Tick(l.Clock.Now().UnixMilli()) {
 		said := trace.Overdue{
@@ -145,7 +147,27 @@ func (l *Loop) Tick(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.Settle(ctx)
+	if l.Begin == nil {
+		return l.Settle(ctx)
+	}
+	return l.begin()
+}
+
+func (l *Loop) begin() error {
+	floor := l.ledger.Floor()
+	if floor == l.committed {
+		return nil
+	}
+	durable, err := l.Begin(floor)
+	if err != nil {
+		return l.uncommitted(floor, err)
+	}
+	l.committed = max(l.committed, durable)
+	return nil
+}
+
+func (l *Loop) uncommitted(floor int64, err error) error {
+	return fmt.Errorf("commit floor %d of origin %x: %w", floor, uint64(l.Origin), err)
 }
 
 // Settle commits the floor if it has moved since the last commit.
@@ -155,7 +177,7 @@ func (l *Loop) Settle(ctx context.Context) error {
 		return nil
 	}
 	if err := l.Commit(ctx, floor); err != nil {
-		return fmt.Errorf("commit floor %d of origin %x: %w", floor, uint64(l.Origin), err)
+		return l.uncommitted(floor, err)
 	}
 	l.committed = floor
 	return nil

@@ -165,6 +165,42 @@ func TestReplayKeepsTheOrder(t *testing.T) {
 	}
 }
 
+// TestTickDoesNotWait: where commits can be begun, a tick begins one, and again until the floor is durable; Settle waits for the rest.
+func TestTickDoesNotWait(t *testing.T) {
+	b := newReader(t, 1, 0, 0)
+	var begun []int64
+	durable, failure := int64(0), error(nil)
+	b.Begin = func(floor int64) (int64, error) {
+		begun = append(begun, floor)
+		return durable, failure
+	}
+	b.offer(0, 4)
+	frames := b.take()
+	b.tick(1)
+	b.want("begun before anything is complete", begun)
+	b.handle(frames[0])
+	b.handle(frames[1])
+	b.tick(2)
+	b.tick(3)
+	durable = 2
+	b.tick(4)
+	b.tick(5)
+	b.want("begun", begun, 2, 2, 2)
+	b.want("committed by ticks", b.commits)
+	b.handle(frames[2])
+	failure = spout.ErrStale
+	if err := b.Tick(t.Context()); !errors.Is(err, spout.ErrStale) {
+		t.Errorf("a commit that failed gives %v", err)
+	}
+	if err := b.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.want("committed in the end", b.commits, 3)
+	failure = nil
+	b.tick(6)
+	b.want("begun, all in all", begun, 2, 2, 2, 3)
+}
+
 // TestCommitsUpToTheGap: nothing behind a root that is open is committed, and nothing is committed twice.
 func TestCommitsUpToTheGap(t *testing.T) {
 	b := newReader(t, 1, 0, 0)
