@@ -72,22 +72,17 @@ func (s *Store) writeCollection(ctx context.Context, c *mongo.Collection, items 
 			once = append(once, x)
 		}
 	}
-	for len(once) > 0 {
-		n, bytes := 0, 0
-		for n < len(once) && n < maxInserts && (n == 0 || bytes+len(once[n].body) <= maxInsertBytes) {
-			bytes += len(once[n].body)
-			n++
-		}
-		r, err := s.insert(ctx, c, once[:n])
-		if err != nil {
-			return nil, err
-		}
-		refused, once = append(refused, r...), once[n:]
+	if refused, err = s.insert(ctx, c, once); err != nil {
+		return nil, err
 	}
 	for len(versioned) > 0 {
 		round, lower := highest(versioned)
-		var failed []document.Refusal
-		for some := range slices.Chunk(round, maxReplaces) {
+		first, later := firsts(round)
+		failed, err := s.insert(ctx, c, first)
+		if err != nil {
+			return nil, err
+		}
+		for some := range slices.Chunk(later, maxReplaces) {
 			r, err := s.replace(ctx, c, some)
 			if err != nil {
 				return nil, err
@@ -129,18 +124,41 @@ func below(refused []document.Refusal, round, lower []item) (left []item) {
 	return slices.DeleteFunc(lower, func(x item) bool { return !ids[x.id] })
 }
 
-// insert writes documents that never change: one that is there already counts as written.
-func (s *Store) insert(ctx context.Context, c *mongo.Collection, items []item) ([]document.Refusal, error) {
-	bodies := make([]bson.Raw, len(items))
-	for i := range items {
-		bodies[i] = items[i].body
+// firsts separates the first versions from the later ones. A first version is like a document that never changes: whatever is stored under its id is no lower.
+func firsts(round []item) (first, later []item) {
+	for _, x := range round {
+		if x.version == 1 {
+			first = append(first, x)
+		} else {
+			later = append(later, x)
+		}
 	}
-	_, err := c.InsertMany(ctx, bodies, options.InsertMany().SetOrdered(false))
-	failed, err := writeErrors(err)
-	if err != nil {
-		return nil, err
+	return first, later
+}
+
+// insert writes documents of which one that is there already counts as written.
+func (s *Store) insert(ctx context.Context, c *mongo.Collection, items []item) (refused []document.Refusal, err error) {
+	for len(items) > 0 {
+		var bodies []bson.Raw
+		bytes := 0
+		for _, x := range items[:min(len(items), maxInserts)] {
+			if bytes += len(x.body); bytes > maxInsertBytes && len(bodies) > 0 {
+				break
+			}
+			bodies = append(bodies, x.body)
+		}
+		_, err := c.InsertMany(ctx, bodies, options.InsertMany().SetOrdered(false))
+		failed, err := writeErrors(err)
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.judge(ctx, c, items, failed)
+		if err != nil {
+			return nil, err
+		}
+		refused, items = append(refused, r...), items[len(bodies):]
 	}
-	return s.judge(ctx, c, items, failed)
+	return refused, nil
 }
 
 // replace writes documents of which the highest version counts. The filter matches only a stored lower version; where none is stored the upsert

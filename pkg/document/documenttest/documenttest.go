@@ -41,6 +41,7 @@ func Run(t *testing.T, traits Traits, open Open) {
 		{"higher version replaces", testVersions},
 		{"one id many times in one call", testSameID},
 		{"known versions among new ones", testKnownAmongNew},
+		{"first versions", testFirstVersions},
 		{"concurrent versions", testConcurrentVersions},
 		{"concurrent inserts", testConcurrentInserts},
 		{"refusals", testRefusals},
@@ -188,7 +189,6 @@ func testSameID(t *storeTest) {
 	t.holds("episodes", highest)
 }
 
-// testConcurrentVersions has writers that race with all versions of the same episodes, as owners do around a takeover.
 // testKnownAmongNew writes a batch again that has grown, as a replay does: what is known must not keep out what is new, wherever it stands.
 func testKnownAmongNew(t *storeTest) {
 	var some, more, all []document.Document
@@ -206,6 +206,29 @@ func testKnownAmongNew(t *storeTest) {
 	t.holds("episodes", append(some, more...)...)
 }
 
+// testFirstVersions writes first versions of episodes of which some are there already, in the same or a higher version, and of one in two versions at once.
+func testFirstVersions(t *storeTest) {
+	var some, more, firsts []document.Document
+	for i := range 90 {
+		id := fmt.Sprintf("e%02d", i)
+		first := versioned(id, 1, fmt.Sprintf(`"n":%d`, i))
+		switch i % 3 {
+		case 0:
+			some = append(some, first)
+		case 1:
+			some = append(some, versioned(id, int64(2+i), `"state":"cleared"`))
+		default:
+			more = append(more, first)
+		}
+		firsts = append(firsts, first)
+	}
+	t.write(some...)
+	second := versioned("f", 2, `"n":2`)
+	t.write(append(firsts, versioned("f", 1, `"n":1`), second)...)
+	t.holds("episodes", append(append(some, more...), second)...)
+}
+
+// testConcurrentVersions has writers that race with all versions of the same episodes, as owners do around a takeover.
 func testConcurrentVersions(t *storeTest) {
 	const writers, episodes, versions = 4, 3, 5
 	var wg sync.WaitGroup
