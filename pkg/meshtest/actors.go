@@ -112,6 +112,9 @@ func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
 			return nil
 		},
 	}
+	if m.Convoys {
+		o.Carry = t.carry
+	}
 	if m.broken.batchIDs {
 		return &batcher{Loop: spout.New(o), decoder: spout.NewDecoder(m.Spec), edges: m.Edges, next: p.committed}
 	}

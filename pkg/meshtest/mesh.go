@@ -70,6 +70,7 @@ type Options struct {
 	Spec       topology.Spout
 	Paused     int64 // ms for which the topology is paused, from its first moment on: nothing must be emitted then
 	Changes    int   // of the topology's revision, while everything runs
+	Convoys    bool  // partitions have their roots travel together, now and then
 	// Replay says which dead letters are replayed, by an operator who does so now and then, and to the end once the last revision is applied. nil: none.
 	Replay func(l *tuple.Letter) bool
 	// Commands are given in this order, by an operator who may give one again; their times are set when they are.
@@ -113,6 +114,7 @@ type mesh struct {
 	memory     *state.Memory
 	streams    map[address]*stream
 	addresses  []address
+	convoys    map[uint32]*convoy // that are being loaded, by revision
 	deltas     []sent
 	letters    map[string]*tuple.Letter
 	documents  map[string]string
@@ -185,7 +187,7 @@ func Run(o Options) (*Result, error) {
 		world: &world{
 			rng: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15^o.Window.Salt)), now: 1_000_000, faulty: true, faults: o.Faults, window: o.Window,
 		},
-		Options: o, memory: state.NewMemory(), streams: map[address]*stream{}, letters: map[string]*tuple.Letter{},
+		Options: o, memory: state.NewMemory(), streams: map[address]*stream{}, convoys: map[uint32]*convoy{}, letters: map[string]*tuple.Letter{},
 		documents: map[string]string{}, bodies: map[string]int{}, owners: map[address]*actor{}, fences: map[state.Task]uint64{},
 		claimed: map[state.Task]uint64{}, emitted: map[tuple.ID]tuple.Root{}, latest: map[tuple.Root]uint32{},
 		replayed: map[*tuple.Letter]bool{}, dealt: map[string]int64{}, applied: applied{revision: 1, paused: o.Paused > 0, rested: o.Paused > 0},

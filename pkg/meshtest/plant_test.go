@@ -147,6 +147,7 @@ func newPlant(seed uint64) *plant {
 	if seed/32%3 == 0 {
 		p.options.Full = 5
 	}
+	p.options.Convoys = seed%11%2 == 1
 	return p
 }
 

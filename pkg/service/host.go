@@ -32,6 +32,7 @@ type host struct {
 	dead     *jetstream.NodeLetters // dead letters of the node
 	docs     database
 	chained  chained
+	convoy   *convoy // of the spout's partitions
 
 	is      *running // of the topology, kept by the worker
 	working sync.Map // *bolt.Loop -> its task

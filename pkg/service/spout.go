@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/ack"
+	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
@@ -55,13 +55,9 @@ type Partition interface {
 }
 
 const (
-	spoutTick   = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
-	idleAfter   = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
-	replayRoom  = 64 << 20               // bytes of payload kept for replay per partition
-	gatherFrom  = 4                      // records of one fetch, from which on they gather
-	gather      = 10 * time.Millisecond  // from one fetch to the next, at least
-	gatherTimes = 2                      // as long as it takes to store a root
-	gatherMost  = 50 * time.Millisecond
+	spoutTick  = 100 * time.Millisecond // how often overdue roots are looked for and the floor is committed
+	idleAfter  = 5 * time.Second        // a partition at its log's end for so long no longer holds the watermark back
+	replayRoom = 64 << 20               // bytes of payload kept for replay per partition
 )
 
 // spout runs the spout node: the partitions that the consumer group assigns, and the tick log if this worker gets its lease.
@@ -86,6 +82,7 @@ func (h *host) spout(ctx context.Context) {
 	if group == "" {
 		group = "boltmesh-" + h.plan.Topology.Name
 	}
+	h.convoy = &convoy{ctx: h.hard, outbox: h.outbox, most: h.rootSize(), start: h.loops.Go, joined: map[tuple.Origin]time.Time{}}
 	o := SourceOptions{
 		Topology: h.plan.Topology.Name, Kafka: kafka, Group: group, Records: h.rootSize(),
 		Failed:    func(doing string, err error) { h.troubled(h.at(), doing, err) },
@@ -129,23 +126,28 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	defer stop()
 	commits, written := h.commits(assigned, where, log, generation, p)
 	defer written()
-	pace := &pace{}
+	root := h.rootSize()
 	part := spout.NewPartition(spout.Options{
 		Where: where, Origin: origin, Generation: generation, Floor: p.Start(), Revision: h.revision,
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds(), Span: int64(spec.MaxPending)},
 		Outbox: h.outbox, Clock: clock{}, Sink: h.completed, Commit: commits.commit, Begin: commits.begin, Holders: h.holders,
+		Carry: func(ctx context.Context, tuples int, pack func() *bolt.Packer, load func(*bolt.Packer) error) (bool, error) {
+			if !gathers(tuples, root) {
+				return false, nil
+			}
+			return true, h.convoy.carry(ctx, origin, tuples, pack, load)
+		},
 	}, spout.PartitionOptions{
 		Topic: p.Topic(), Decoder: spout.NewDecoder(spec), Edges: edges(h.plan, &h.node), Letters: h.dead,
 		Lag: spec.Time.Lag.Milliseconds(), Sample: h.Sample,
 	})
 	h.Sink.Emit(trace.Changed{Where: where, What: "partition taken", Revision: h.revision, Epoch: uint64(generation)})
 	defer h.Sink.Emit(trace.Changed{Where: where, What: "partition released", Revision: h.revision, Epoch: uint64(generation)})
-	records := h.fetch(assigned, where, p, pace)
+	records := h.fetch(assigned, where, p)
 	defer h.forget(part)
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	lastRecord, draining := time.Now(), false
-	root := h.rootSize()
 	traces := part.Traces(p.End())
 	if h.is.rested.Load() {
 		traces = 0 // there are none
@@ -165,7 +167,9 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 			if err := part.Offer(assigned, f.records, f.next); err != nil {
 				return err
 			}
-			pace.note(time.Since(lastRecord))
+			if !gathers(len(f.records), root) {
+				h.convoy.pace.note(time.Since(lastRecord))
+			}
 		case <-tick.C:
 			if err := part.Tick(assigned); err != nil {
 				return err
@@ -219,27 +223,8 @@ func (h *host) deltas(origin tuple.Origin, where trace.Where) (<-chan []tuple.De
 	return ch, func() { close(done); stop() }, nil
 }
 
-// pace knows how long it takes of late until a root of a partition is stored, by the mean of some.
-type pace struct{ took atomic.Int64 }
-
-// note counts one more, on the one goroutine that does.
-func (p *pace) note(took time.Duration) {
-	p.took.Store((7*p.took.Load() + int64(took)) / 8)
-}
-
-// gathering is how long after a fetch that brought so many records the next one begins. Records that come one by one are fetched at once, and full roots one
-// after the other; between the two they gather, since every root costs frames and commits, however small it is: for some times as long as it takes to store
-// one, so that where processors are scarce batches grow until they are not. How long roots take to be processed would not say that: a bolt that is patient
-// adds to it on purpose.
-func (p *pace) gathering(records, root int) time.Duration {
-	if records < gatherFrom || records >= root/2 {
-		return 0
-	}
-	return min(max(gatherTimes*time.Duration(p.took.Load()), gather), gatherMost)
-}
-
 // fetch reads ahead of the loop, by a few batches. While the loop takes none, it looks how far the log has grown.
-func (h *host) fetch(ctx context.Context, where trace.Where, p Partition, pace *pace) <-chan fetched {
+func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan fetched {
 	ch := make(chan fetched, 2)
 	go func() {
 		look := time.NewTicker(time.Second)
@@ -265,7 +250,7 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition, pace *
 					return
 				}
 			}
-			if wait := pace.gathering(len(records), h.rootSize()) - time.Since(came); wait > 0 {
+			if wait := h.convoy.pace.pause(came, len(records), h.rootSize()) - time.Since(came); wait > 0 {
 				sleep(ctx, wait)
 			}
 		}

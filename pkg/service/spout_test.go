@@ -29,9 +29,9 @@ func (s *steady) Next(context.Context) ([]spout.Record, int64, error) {
 func TestRecordsGather(t *testing.T) {
 	const root = 100
 	for records, waits := range map[int]bool{1: false, gatherFrom - 1: false, gatherFrom: true, root/2 - 1: true, root / 2: false, root: false} {
-		h := &host{Worker: &Worker{Records: root}, plan: &topology.Plan{Topology: &topology.Topology{Spout: topology.Spout{MaxPending: 20_000}}}}
+		h := &host{convoy: &convoy{}, Worker: &Worker{Records: root}, plan: &topology.Plan{Topology: &topology.Topology{Spout: topology.Spout{MaxPending: 20_000}}}}
 		ctx, cancel := context.WithCancel(t.Context())
-		fetches := h.fetch(ctx, trace.Where{}, &steady{records: records}, &pace{})
+		fetches := h.fetch(ctx, trace.Where{}, &steady{records: records})
 		began, n := time.Now(), 0
 		for ; n < 10; n++ {
 			if f := <-fetches; len(f.records) != records {
@@ -50,12 +50,12 @@ func TestRecordsGather(t *testing.T) {
 func TestGatheringFollowsTheStoring(t *testing.T) {
 	p := &pace{}
 	for _, c := range []struct{ took, want time.Duration }{
-		{time.Millisecond, gather}, {15 * time.Millisecond, 30 * time.Millisecond}, {time.Second, gatherMost}, {time.Millisecond, gather},
+		{time.Millisecond, gather}, {8 * time.Millisecond, 2 * gather}, {15 * time.Millisecond, gatherMost}, {time.Second, gatherMost}, {time.Millisecond, gather},
 	} {
 		for range 100 {
 			p.note(c.took)
 		}
-		if got := p.gathering(gatherFrom, 100); got.Round(time.Millisecond) != c.want {
+		if got := p.period(); got != c.want {
 			t.Errorf("to store a root takes %v: gathering for %v, want %v", c.took, got, c.want)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 // ErrStale says that the source has a later owner. The loop must not be used any more.
 var ErrStale = errors.New("the source has a later owner")
 
-// Options assemble a loop. All but Sink, Begin and Holders are required.
+// Options assemble a loop. All but Sink, Carry, Begin and Holders are required.
 type Options struct {
 	Where      trace.Where // Task is the partition
 	Origin     tuple.Origin
@@ -29,6 +29,10 @@ type Options struct {
 	Outbox     bolt.Outbox
 	Clock      bolt.Clock
 	Sink       trace.Sink
+	// Carry, if there is one, is offered every new root of so many tuples, whose frames may be shared with other sources that emit along the same edges. It
+	// calls load, with a packer like those that pack makes, and returns when what load has packed is stored, or ctx ends. Without calling load it returns
+	// false: then the root has frames of its own.
+	Carry func(ctx context.Context, tuples int, pack func() *bolt.Packer, load func(*bolt.Packer) error) (bool, error)
 	// Commit makes the floor durable. ErrStale, wrapped, when the generation is not the current one.
 	Commit func(ctx context.Context, floor int64) error
 	// Begin, if there is one, begins to make the floor durable and returns how far it is, or why an earlier one failed: Tick does not wait for Commit then.
@@ -73,43 +77,71 @@ func (l *Loop) EmitFrom(ctx context.Context, source string, first, next int64, e
 	}
 	l.roots[first] = r
 	l.bytes += r.bytes
-	return l.emit(ctx, first, next, l.ledger.Attempt())
+	a := l.ledger.Attempt()
+	if l.Carry != nil {
+		pack := func() *bolt.Packer { return l.newPacker(&r) }
+		load := func(pack *bolt.Packer) error { return l.load(pack, first, next, a) }
+		if carried, err := l.Carry(ctx, len(tuples), pack, load); carried || err != nil {
+			return l.unpublished(first, err)
+		}
+	}
+	return l.emit(ctx, first, next, a)
 }
 
 func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) error {
 	r := l.roots[first]
 	pack := l.packer(&r)
+	if err := l.load(pack, first, next, a); err != nil {
+		return err
+	}
+	frames := pack.Take()
+	if len(frames) == 0 {
+		return nil
+	}
+	if err := l.Outbox.Publish(ctx, frames); err != nil {
+		return l.unpublished(first, err)
+	}
+	bolt.Spend(l.Outbox, frames)
+	return nil
+}
+
+// load packs the tuples of a root and tracks it.
+func (l *Loop) load(pack *bolt.Packer, first, next int64, a tuple.Attempt) error {
+	tuples := l.roots[first].tuples
 	at := tuple.Root{Origin: l.Origin, First: first, Attempt: a, Floor: l.ledger.Floor()}
 	var xor uint64
-	for i := range r.tuples {
-		r.tuples[i].Root = at
-		x, _, err := pack.Route(&r.tuples[i])
+	for i := range tuples {
+		tuples[i].Root = at
+		x, _, err := pack.Route(&tuples[i])
 		if err != nil {
 			return err
 		}
 		xor ^= x
 	}
-	frames := pack.Take()
 	l.done(l.ledger.Track(first, next, a, xor, l.Clock.Now().UnixMilli()))
-	if len(frames) == 0 {
+	return nil
+}
+
+func (l *Loop) unpublished(first int64, err error) error {
+	if err == nil {
 		return nil
 	}
-	if err := l.Outbox.Publish(ctx, frames); err != nil {
-		return fmt.Errorf("publish root %d of origin %x: %w", first, uint64(l.Origin), err)
-	}
-	bolt.Spend(l.Outbox, frames)
-	return nil
+	return fmt.Errorf("publish root %d of origin %x: %w", first, uint64(l.Origin), err)
 }
 
 // packer returns an empty packer for a root: the last one's, whose memory is used again, if it goes the same ways.
 func (l *Loop) packer(r *root) *bolt.Packer {
 	p := l.pack
 	if p == nil || p.Source != r.source || len(p.Edges) != len(r.edges) || len(r.edges) > 0 && &p.Edges[0] != &r.edges[0] {
-		p = &bolt.Packer{Revision: l.Revision, Source: r.source, Edges: r.edges}
+		p = l.newPacker(r)
 		l.pack = p
 	}
 	p.Reset()
 	return p
+}
+
+func (l *Loop) newPacker(r *root) *bolt.Packer {
+	return &bolt.Packer{Revision: l.Revision, Source: r.source, Edges: r.edges}
 }
 
 // Apply takes deltas in.

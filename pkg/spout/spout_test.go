@@ -397,3 +397,55 @@ func (e *eager) Publish(ctx context.Context, out []bolt.Outgoing) error {
 	}
 	return nil
 }
+
+// TestRootsAreCarried checks that new roots are offered to whoever may carry them with others, that those are tracked and replayed, by themselves, and that what
+// is not carried has frames of its own.
+func TestRootsAreCarried(t *testing.T) {
+	b := newReader(t, 1, 0, 100)
+	var shared *bolt.Packer
+	carried, offered := true, 0
+	b.Carry = func(_ context.Context, tuples int, pack func() *bolt.Packer, load func(*bolt.Packer) error) (bool, error) {
+		if offered++; tuples != 1 {
+			t.Errorf("a root of %d tuples", tuples)
+		}
+		if !carried {
+			return false, nil
+		}
+		if shared == nil {
+			shared = pack()
+		}
+		return true, load(shared)
+	}
+	b.offer(0, 2)
+	if got := b.offsets(); len(got) > 0 {
+		t.Errorf("carried, and yet published: %v", got)
+	}
+	if open, _ := b.Open(); open != 2 {
+		t.Errorf("%d roots are tracked", open)
+	}
+	out := shared.Take()
+	if err := b.Publish(t.Context(), out); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.frames) != 1 || len(b.frames[0].Roots()) != 2 {
+		t.Fatalf("frames: %+v", b.frames)
+	}
+	carried = false
+	b.offer(2, 3)
+	if got := b.offsets(); !slices.Equal(got, []int64{0, 1, 2}) {
+		t.Errorf("published: %v", got)
+	}
+	b.now = 5000
+	if err := b.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.offsets(); !slices.Equal(got, []int64{0, 1, 2}) || offered != 3 {
+		t.Errorf("replayed: %v, offered %d times", got, offered)
+	}
+	b.Carry = func(context.Context, int, func() *bolt.Packer, func(*bolt.Packer) error) (bool, error) {
+		return true, errors.New("the drain is over")
+	}
+	if err := b.Offer(t.Context(), []spout.Record{record(3)}, 4); err == nil {
+		t.Error("what was not stored counts as emitted")
+	}
+}
