@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,17 +66,68 @@ type Entry struct {
 	Revision uint64
 }
 
-// Load returns a key's entry; ErrNotFound when there is none.
+// Load returns a key's entry; ErrNotFound when there is none. It asks the stream's leader, which knows of everything that was written before: the client's Get is
+// answered by any server that has a copy, perhaps one that is behind.
 func (b *Bucket) Load(ctx context.Context, key string) (Entry, error) {
-	e, err := b.kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	e, err := b.latest(ctx, key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("read %s from %s: %w", key, b.name, err)
+	}
+	return e, err
+}
+
+// latest asks the leader for a key, by the request that nats.go makes of streams without direct access
+// (https://docs.nats.io/reference/reference-protocols/nats_api_reference, STREAM.MSG.GET).
+func (b *Bucket) latest(ctx context.Context, key string) (Entry, error) {
+	question, err := json.Marshal(map[string]string{"last_by_subj": b.prefix() + key})
+	if err != nil {
+		return Entry{}, err
+	}
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, oneTry)
+		defer cancel()
+	}
+	m, err := b.conn.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.MSG.GET.KV_"+b.name, question)
+	if err != nil {
+		return Entry{}, err
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Sequence uint64 `json:"seq"`
+			Header   []byte `json:"hdrs"`
+			Data     []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return Entry{}, err
+	}
+	if answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 		return Entry{Key: key}, ErrNotFound
 	}
-	if err != nil {
-		return Entry{}, fmt.Errorf("read %s from %s: %w", key, b.name, err)
+	if answer.Error != nil {
+		return Entry{}, answer.Error
 	}
-	return Entry{key, e.Value(), e.Revision()}, nil
+	header := nats.Header{}
+	if len(answer.Message.Header) > 0 {
+		if header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
+			return Entry{}, err
+		}
+	}
+	if gone(header) {
+		return Entry{Key: key}, ErrNotFound
+	}
+	return Entry{key, answer.Message.Data, answer.Message.Sequence}, nil
 }
+
+// gone reports whether a message says that its key is not there any more.
+func gone(h nats.Header) bool {
+	return h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != ""
+}
+
+// prefix is what stands before a key in its subject.
+func (b *Bucket) prefix() string { return "$KV." + b.name + "." }
 
 // Keys lists the keys that match a filter such as "a.member.>".
 func (b *Bucket) Keys(ctx context.Context, filter string) ([]string, error) {
@@ -100,7 +152,7 @@ func (b *Bucket) Store(ctx context.Context, key string, value []byte, last uint6
 		}
 		revision, err = b.kv.Create(ctx, key, value, opts...)
 	} else {
-		msg := &nats.Msg{Subject: "$KV." + b.name + "." + key, Data: value}
+		msg := &nats.Msg{Subject: b.prefix() + key, Data: value}
 		opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(last)}
 		if ttl > 0 {
 			opts = append(opts, jetstream.WithMsgTTL(ttl))
@@ -135,7 +187,7 @@ func (b *Bucket) Delete(ctx context.Context, key string, last uint64) error {
 // Watch calls f with every entry that matches the filter, as it is now and as it changes, until ctx ends. After the entries of the beginning it calls
 // f once with an empty Key. It resumes after a reconnect, and within seconds after the server that served it has died.
 func (b *Bucket) Watch(ctx context.Context, filter string, f func(Entry)) error {
-	prefix := "$KV." + b.name + "."
+	prefix := b.prefix()
 	missing := uint64(0) // of the beginning
 	follow := follower{
 		conn: b.conn, stream: "KV_" + b.name,
@@ -147,7 +199,7 @@ func (b *Bucket) Watch(ctx context.Context, filter string, f func(Entry)) error 
 		},
 		take: func(m jetstream.Msg, meta *jetstream.MsgMetadata) {
 			e := Entry{Key: strings.TrimPrefix(m.Subject(), prefix), Revision: meta.Sequence.Stream}
-			if h := m.Headers(); h.Get("KV-Operation") == "" && h.Get(jetstream.MarkerReasonHeader) == "" {
+			if !gone(m.Headers()) {
 				e.Value = m.Data()
 			}
 			f(e)

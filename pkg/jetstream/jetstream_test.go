@@ -434,3 +434,37 @@ func TestKnownLetters(t *testing.T) {
 		t.Errorf("%d letters, %v", n, err)
 	}
 }
+
+// TestBucketLoad reads what was written last, and nothing of what is gone.
+func TestBucketLoad(t *testing.T) {
+	c := connect(t)
+	b, err := c.Topologies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := b.Load(t.Context(), "none"); !errors.Is(err, jetstream.ErrNotFound) {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	first, err := b.Store(t.Context(), "one", []byte("1"), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.Store(t.Context(), "one", []byte("2"), first, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := b.Load(t.Context(), "one"); err != nil || e.Key != "one" || string(e.Value) != "2" || e.Revision != second {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	if err := b.Delete(t.Context(), "one", second); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := b.Load(t.Context(), "one"); !errors.Is(err, jetstream.ErrNotFound) {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Load(gone, "one"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}

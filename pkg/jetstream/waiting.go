@@ -80,7 +80,7 @@ func (b *Bucket) Known(ctx context.Context, filter string) (keys []string, err e
 	if err != nil {
 		return nil, fmt.Errorf("keys of %s: %w", b.name, err)
 	}
-	prefix := "$KV." + b.name + "."
+	prefix := b.prefix()
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(prefix+filter))
 	if err != nil {
 		return nil, fmt.Errorf("keys of %s: %w", b.name, err)
