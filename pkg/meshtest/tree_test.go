@@ -210,7 +210,7 @@ func TestCompetingWorkersShareTheLoad(t *testing.T) {
 func TestOrderPerKey(t *testing.T) {
 	const producers, each = 8, ordered / 8
 	o := Options{
-		Seed: 8, Faults: Faults{Crash: 3000, Zombie: 3000, Redelivery: 3000}, Steps: 2_000_000, Patience: 10_000_000, Span: 500, PerRoot: 100,
+		Seed: 8, Faults: Faults{Crash: 3000, Zombie: 12_000, Redelivery: 3000}, Steps: 2_000_000, Patience: 10_000_000, Span: 500, PerRoot: 100,
 		Spec: topology.Spout{Key: "device"}, Edges: []bolt.Edge{edge("pass", 4, byKey)},
 	}
 	for p := range producers {
@@ -227,7 +227,7 @@ func TestOrderPerKey(t *testing.T) {
 				return nil
 			})
 		}},
-		{ID: "order", Tasks: 4, Build: func(e Env) bolt.Bolt { return ascending{Env: e} }},
+		{ID: "order", Tasks: 4, Build: func(Env) bolt.Bolt { return ascending{} }},
 	}
 	r, err := Run(o)
 	if err != nil {
@@ -240,7 +240,11 @@ func TestOrderPerKey(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			applied += v.(*sums).N
+			s := v.(*sums)
+			applied += s.N
+			if s.Out > 0 {
+				t.Errorf("%s: %d of %d readings came after a later one", x.Key, s.Out, s.N)
+			}
 		}
 	}
 	if applied != producers*each {
@@ -249,21 +253,19 @@ func TestOrderPerKey(t *testing.T) {
 	t.Logf("%d steps, %d faults", r.Steps, r.Hits)
 }
 
-// ascending checks that the offsets of each device and partition ascend.
-type ascending struct {
-	counts
-	Env
-}
+// ascending counts in its state where the offsets of a device and partition do not ascend: what a former owner computes, from what its successor has stored
+// meanwhile, is not committed.
+type ascending struct{ counts }
 
 func (ascending) Group(t *tuple.Tuple) (string, bool) { return t.Key, true }
-func (b ascending) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+func (ascending) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
 	v, err := c.State().Edit(ctx, fmt.Sprint(t.Key, t.Root.Origin), decodeSums)
 	if err != nil {
 		return err
 	}
 	s := v.(*sums)
 	if s.N > 0 && int(t.Offset) <= s.Part {
-		b.Fail("key %s: offset %d after %d", t.Key, t.Offset, s.Part)
+		s.Out++
 	}
 	s.N, s.Part = s.N+1, int(t.Offset)
 	return nil
