@@ -12,6 +12,8 @@ type Applied struct {
 	Paused   bool   `json:"paused"` // spouts emit nothing new
 	// Rested: the pause began with nothing under way, so nothing above the floors has left a trace downstream; a spout that starts emits nothing.
 	Rested bool `json:"rested,omitempty"`
+	// Closed: everything was found at rest, and is looked at once more before the change is made. Whoever comes to own a partition or a log now waits.
+	Closed bool `json:"closed,omitempty"`
 	// Change names the change that has paused the topology and will resume it; "" when somebody has, or it is not paused. One that was interrupted leaves its
 	// name behind: the next change ends the pause as if it were its own.
 	Change    string            `json:"change,omitempty"`

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 )
@@ -99,7 +98,8 @@ type change struct {
 	plan    *topology.Plan
 	old     *Applied // nil: it is new
 	was     *topology.Plan
-	last    uint64 // revision of its key
+	last    uint64   // revision of its key
+	pausing *pausing // once it is paused for the change
 	options ApplyOptions
 	report  *Report
 }
@@ -125,17 +125,13 @@ func (c *change) run(ctx context.Context) error {
 			return errors.Join(err, c.restore(ctx))
 		}
 	}
-	c.next.AppliedAt = time.Now().UnixMilli()
+	c.next.AppliedAt, c.next.Rested = time.Now().UnixMilli(), c.old != nil
 	resume := c.old != nil && !c.next.Paused
 	if resume { // only when every worker runs the new revision: frames of another one are refused
-		c.next.Paused, c.next.Rested, c.next.Change = true, true, c.id
+		c.next.Paused, c.next.Change = true, c.id
 	}
-	_, err = c.store(ctx, c.name, c.next, c.last)
-	if errors.Is(err, jetstream.ErrExists) {
-		err = fmt.Errorf("%w, or it was paused or resumed: apply it again when you have seen what was applied meanwhile (boltmesh get %s)", err, c.name)
-	}
-	if err != nil {
-		return errors.Join(err, c.restore(ctx))
+	if _, err = c.store(ctx, c.name, c.next, c.last); err != nil {
+		return errors.Join(meanwhile(c.name, err), c.restore(ctx))
 	}
 	err = c.await(ctx, before)
 	if resume {
@@ -179,28 +175,68 @@ func (c *change) compare(ctx context.Context) (removed []string, err error) {
 // stop waits until nothing of the old revision is under way. A warning says when that is not certain.
 func (c *change) stop(ctx context.Context, alive []member.Member) (warning string, err error) {
 	if len(alive) == 0 {
-		queued, err := c.queued(ctx, c.name)
-		if err != nil {
-			return "", err
-		}
-		if what := crowd(queued); what != "" {
-			return "", fmt.Errorf("no worker runs revision %d of %s, and %s: start the services, so that this is processed before the change", c.old.Revision, c.name, what)
-		}
-		owned, err := c.leases.Keys(ctx, c.name+".own.>") // a worker that stops in an orderly manner leaves none
-		if err != nil || len(owned) == 0 {
-			return "", err
-		}
-		return "no worker runs, and the last ones did not stop in an orderly manner: " + unsure, nil
+		return c.shut(ctx)
 	}
-	c.last, warning, err = c.quiesce(ctx, c.name, c.id, c.old, c.last, waiting{c.options.Timeout, c.options.Tell})
+	return c.settled(c.quiesce(ctx, c.name, c.id, c.old, c.last, waiting{c.options.Timeout, c.options.Tell}))
+}
+
+// settled notes how the topology came to rest.
+func (c *change) settled(p *pausing, warning string, err error) (string, error) {
+	if err == nil {
+		c.pausing, c.last = p, p.last
+	}
 	return warning, err
+}
+
+// shut is stop where nobody runs the old revision, unless somebody has just begun to.
+func (c *change) shut(ctx context.Context) (warning string, err error) {
+	p, err := c.hold(ctx, c.name, c.id, c.old, c.last)
+	if err != nil {
+		return "", errors.Join(err, c.restore(ctx))
+	}
+	err = p.close(ctx, true)
+	var alive []member.Member
+	if err == nil {
+		alive, err = c.Members(ctx, c.name)
+	}
+	if err == nil && len(alive) > 0 {
+		return c.settled(c.quiesce(ctx, c.name, c.id, &p.entry, p.last, waiting{c.options.Timeout, c.options.Tell}))
+	}
+	if err == nil {
+		warning, err = c.left(ctx)
+	}
+	if err != nil {
+		return "", errors.Join(err, p.end(ctx))
+	}
+	return c.settled(p, warning, nil)
+}
+
+// left refuses the change if something was left that the old revision has to process. A warning says when that is not certain.
+func (c *change) left(ctx context.Context) (warning string, err error) {
+	queued, err := c.queued(ctx, c.name)
+	if err != nil {
+		return "", err
+	}
+	if what := crowd(queued); what != "" {
+		return "", fmt.Errorf("no worker runs revision %d of %s, and %s: start the services, so that this is processed before the change", c.old.Revision, c.name, what)
+	}
+	owned, err := c.leases.Keys(ctx, c.name+".own.>") // a worker that stops in an orderly manner leaves none
+	if err != nil || len(owned) == 0 {
+		return "", err
+	}
+	return "no worker runs, and the last ones did not stop in an orderly manner: " + unsure, nil
 }
 
 // unsure is what may happen when nobody could be asked whether everything emitted is processed.
 const unsure = "readings that the old revision handled and did not report are handled again, by the new one"
 
 // restore lets the topology go on, unless somebody had paused it.
-func (c *change) restore(ctx context.Context) error { return c.release(ctx, c.name, c.id) }
+func (c *change) restore(ctx context.Context) error {
+	if c.pausing != nil {
+		return c.pausing.end(ctx)
+	}
+	return c.release(ctx, c.name, c.id)
+}
 
 // await waits until the workers that were alive before report the new revision, then for nodes that nobody runs.
 func (c *change) await(ctx context.Context, before []member.Member) error {

@@ -111,7 +111,7 @@ func (c *Control) setPaused(ctx context.Context, name string, paused bool) (chan
 		if err != nil || a.Paused == paused && a.Change == "" {
 			return false, err
 		}
-		a.Paused, a.Rested, a.Change = paused, false, "" // a change that is under way cannot be made any more
+		a.Paused, a.Rested, a.Closed, a.Change = paused, false, false, "" // a change that is under way cannot be made any more
 		_, err = c.store(ctx, name, a, last)
 		if errors.Is(err, jetstream.ErrExists) {
 			continue
@@ -211,9 +211,11 @@ func (c *Control) Delete(ctx context.Context, name string, o DeleteOptions) erro
 		o.Timeout = DefaultTimeout
 	}
 	if o.Drain && a != nil {
-		if last, _, err = c.quiesce(ctx, name, rand.Text(), a, last, waiting{timeout: o.Timeout}); err != nil {
+		p, _, err := c.quiesce(ctx, name, rand.Text(), a, last, waiting{timeout: o.Timeout})
+		if err != nil {
 			return err
 		}
+		last = p.last
 	}
 	if err := c.topologies.Delete(ctx, name, last); err != nil {
 		return fmt.Errorf("%w: it was changed meanwhile; delete it again", err)

@@ -63,17 +63,35 @@ func setup(t *testing.T) (*control.Control, *jetstream.Conn) {
 	return c, conn
 }
 
-// worker holds a lease as a service does, faster.
+// worker holds a lease as a service does, faster. What it says of partitions and logs it says of the pause that there is.
 type worker struct {
 	mu   sync.Mutex
 	self member.Member
 	// follow makes it report the applied revision; settle makes a spout complete what it has emitted once it is paused.
 	follow, settle bool
+	unaware        bool // of pauses
+}
+
+// obey pauses, or does not.
+func (w *worker) obey(pause uint64) {
+	for i := range w.self.Marks {
+		k := &w.self.Marks[i]
+		if k.Pause = pause; pause > 0 && w.settle {
+			k.Floor = k.Next
+		}
+	}
+	for i := range w.self.Logs {
+		w.self.Logs[i].Pause = pause
+	}
 }
 
 func (w *worker) start(t *testing.T, c *control.Control, conn *jetstream.Conn) {
 	t.Helper()
 	bucket, err := conn.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	topologies, err := conn.Topologies(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,19 +102,24 @@ func (w *worker) start(t *testing.T, c *control.Control, conn *jetstream.Conn) {
 		defer close(done)
 		last := uint64(0)
 		for ctx.Err() == nil {
-			a, err := c.Get(ctx, w.self.Topology)
-			if errors.Is(err, control.ErrUnknown) && last > 0 {
+			var a control.Applied
+			entry, err := topologies.Load(ctx, w.self.Topology)
+			if errors.Is(err, jetstream.ErrNotFound) && last > 0 {
 				_ = bucket.Delete(ctx, w.key(), 0)
 				return
+			}
+			if err == nil {
+				err = json.Unmarshal(entry.Value, &a)
 			}
 			w.mu.Lock()
 			if err == nil && w.follow {
 				w.self.Revision = a.Revision
 			}
-			if err == nil && w.settle && a.Paused {
-				for i := range w.self.Marks {
-					w.self.Marks[i].Floor = w.self.Marks[i].Next
-				}
+			if err == nil && !a.Paused {
+				entry.Revision = 0
+			}
+			if err == nil && !w.unaware {
+				w.obey(entry.Revision)
 			}
 			value, _ := json.Marshal(w.self)
 			w.mu.Unlock()
@@ -125,8 +148,8 @@ func (w *worker) key() string { return member.Key(w.self.Topology, w.self.Node, 
 func spoutWorker(floor, next int64) *worker {
 	return &worker{follow: true, self: member.Member{
 		Topology: "rooms", Node: "readings", Kind: "spout", Worker: "s1", Revision: 1,
-		Partitions: 1, Logs: []member.Log{{Name: spout.ReplayLog, Paused: true}, {Name: "command", Paused: true}},
-		Marks: []member.Mark{{Topic: "rooms", Partition: 0, Floor: floor, Next: next, End: next, Paused: true}},
+		Partitions: 1, Logs: []member.Log{{Name: spout.ReplayLog}, {Name: "command"}},
+		Marks: []member.Mark{{Topic: "rooms", Partition: 0, Floor: floor, Next: next, End: next}},
 	}}
 }
 

@@ -100,7 +100,7 @@ func (c *change) divide(ctx context.Context, was *topology.Plan) error {
 // floors returns those of all origins of a topology at rest. A spout that has just begun may not have told of its partitions yet: it is waited for.
 func (c *change) floors(ctx context.Context, was *topology.Plan) (map[tuple.Origin]int64, error) {
 	var seen []member.Member
-	err := c.until(ctx, c.options.Timeout, func() (string, error) {
+	err := c.pausing.settle(ctx, waiting{timeout: c.options.Timeout}, func(ctx context.Context) (string, error) {
 		all, err := c.members(ctx, c.name)
 		if err != nil {
 			return "", err
@@ -109,8 +109,9 @@ func (c *change) floors(ctx context.Context, was *topology.Plan) (map[tuple.Orig
 		if !spouting(all) || was.Topology.Spout.Reads() && known(all) == 0 {
 			return "no spout says how far everything is processed: start it", nil
 		}
-		return strings.Join(member.Unrest(seen, known(all), logsOf(was)), ", "), nil
+		return strings.Join(member.Unrest(seen, known(all), logsOf(was), c.pausing.begun), ", "), nil
 	})
+	c.last = c.pausing.last
 	if err != nil {
 		return nil, err
 	}

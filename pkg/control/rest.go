@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,82 +14,12 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/topology"
 )
 
-// waiting says how a topology is waited for.
-type waiting struct {
-	timeout time.Duration
-	tell    func(string) // what is missing, at every look; may be nil
-}
-
-// hold writes the topology's entry as paused by a change, so that no other change that is under way can be made any more, nor that change clean up after it:
-// both ask whether the entry is the one that they have written. A pause that somebody has asked for stays theirs.
-func (c *Control) hold(ctx context.Context, name, change string, a *Applied, last uint64) (uint64, error) {
-	paused := *a
-	if !a.held() {
-		paused.Paused, paused.Change = true, change
-	}
-	return c.store(ctx, name, &paused, last)
-}
-
-// release ends the pause of a change, if it still is that one's.
-func (c *Control) release(ctx context.Context, name, change string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWait)
-	defer cancel()
-	for {
-		a, last, err := c.load(ctx, name)
-		if err == nil {
-			if a.Change != change || change == "" {
-				return nil
-			}
-			a.Paused, a.Rested, a.Change = false, false, ""
-			_, err = c.store(ctx, name, a, last)
-		}
-		if err == nil || !errors.Is(err, jetstream.ErrExists) && !jetstream.Passing(err) {
-			return err
-		}
-		if wait(ctx, poll) != nil {
-			return fmt.Errorf("it stays paused, boltmesh resume %s: %w", name, err)
-		}
-	}
-}
-
-// releaseWait bounds how long the end of a pause is tried, also after the command was interrupted.
-const releaseWait = 15 * time.Second
-
-// quiesce pauses a topology for a change and waits until every root is complete, every floor is where emission stopped, and every input is empty. It returns
-// the revision of the topology's key, and a warning when that is not certain. When that takes too long, or ctx ends, the pause is taken back.
-func (c *Control) quiesce(ctx context.Context, name, change string, a *Applied, last uint64, w waiting) (revision uint64, warning string, err error) {
-	plan, err := a.Plan()
-	if err != nil {
-		return last, "", fmt.Errorf("revision %d: %w", a.Revision, err)
-	}
-	if last, err = c.hold(ctx, name, change, a, last); err != nil {
-		return last, "", errors.Join(err, c.release(ctx, name, change))
-	}
-	r := &rest{Control: c, plan: plan, logs: logsOf(plan), until: time.Now().Add(w.timeout / 2)}
-	err = c.until(ctx, w.timeout, func() (string, error) {
-		what, err := r.missing(ctx)
-		if err == nil && what != "" && w.tell != nil {
-			w.tell(what)
-		}
-		return what, err
-	})
-	if err == nil && !r.spouts {
-		r.warning = "no spout runs: " + unsure
-	}
-	if err == nil {
-		return last, r.warning, nil
-	}
-	if e := c.release(ctx, name, change); e != nil {
-		return last, "", errors.Join(fmt.Errorf("%s could not be brought to rest, nothing was changed: %w", name, err), e)
-	}
-	return last, "", fmt.Errorf("%s could not be brought to rest, nothing was changed, and it goes on as it was: %w", name, err)
-}
-
 // rest looks whether a topology that was told to pause is at rest.
 type rest struct {
 	*Control
 	plan       *topology.Plan
 	logs       []string
+	pause      uint64    // see member.Log
 	until      time.Time // how long a spout that has told of no partitions is waited for
 	spouts     bool      // one has been seen: it, or its successor, must say that it rests
 	partitions int       // as many as the spouts have ever told of
@@ -112,7 +41,7 @@ func (r *rest) missing(ctx context.Context) (string, error) {
 	if r.spouts {
 		logs = r.logs
 	}
-	missing := member.Unrest(r.seen, r.partitions, logs)
+	missing := member.Unrest(r.seen, r.partitions, logs, r.pause)
 	if r.warning = ""; r.spouts && r.partitions == 0 && r.plan.Topology.Spout.Reads() {
 		if time.Now().Before(r.until) { // it has just begun, and may have to take up what another one has emitted
 			missing = append(missing, "no spout says yet which partitions there are")

@@ -31,7 +31,7 @@ func TestSpoutThatHasJustBegun(t *testing.T) {
 	}})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(told) == 0 || len(w.self.Marks) == 0 || !w.self.Marks[0].Rests() || r.Revision != 2 || r.Warning != "" {
+	if len(told) == 0 || len(w.self.Marks) == 0 || w.self.Marks[0].Floor != 15 || r.Revision != 2 || r.Warning != "" {
 		t.Errorf("told %q, %+v, marks %+v", told, r, w.self.Marks)
 	}
 }
@@ -45,6 +45,34 @@ func TestSpoutThatCannotRead(t *testing.T) {
 	w.start(t, c, conn)
 	if r := apply(t, c, changed(), control.ApplyOptions{Timeout: 2 * time.Second}); r.Revision != 2 || !strings.Contains(r.Warning, "which partitions there are") {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// TestLeaseOfAnEarlierPause: what it says does not count, its worker may be emitting.
+func TestLeaseOfAnEarlierPause(t *testing.T) {
+	c, conn := setup(t)
+	apply(t, c, rooms, control.ApplyOptions{})
+	if _, err := c.Pause(t.Context(), "rooms"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := conn.Topologies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Load(t.Context(), "rooms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := spoutWorker(15, 15)
+	w.obey(e.Revision)
+	w.unaware = true
+	w.start(t, c, conn)
+	if _, err := c.Resume(t.Context(), "rooms"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Apply(t.Context(), document(t, changed()), control.ApplyOptions{Timeout: 300 * time.Millisecond})
+	if err == nil || !strings.Contains(err.Error(), "worker s1 has not stopped emitting rooms/0") {
+		t.Errorf("got %v", err)
 	}
 }
 

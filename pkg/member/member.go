@@ -55,7 +55,7 @@ type Mark struct {
 	Next      int64  `json:"next"`
 	End       int64  `json:"end"`              // of the Kafka log
 	Idle      bool   `json:"idle"`             // at the log's end for longer than the grace period
-	Paused    bool   `json:"paused,omitempty"` // nothing is emitted beyond Next until the topology is resumed
+	Pause     uint64 `json:"pause,omitempty"`  // as Log.Pause
 	Open      int    `json:"open"`             // roots
 	Oldest    int64  `json:"oldest,omitempty"` // ms: emission of the oldest open root
 }
@@ -66,11 +66,13 @@ type Log struct {
 	Floor  int64  `json:"floor"` // entries below are fully processed
 	Next   int64  `json:"next"`
 	Length int64  `json:"length"`
-	Paused bool   `json:"paused,omitempty"` // nothing is emitted beyond Next until the topology is resumed
+	// Pause is the revision of the topology's key that said to pause: nothing is emitted beyond Next until the key has another one. 0: no pause has been noticed,
+	// or something is to be emitted all the same.
+	Pause uint64 `json:"pause,omitempty"`
 }
 
-// Rests reports whether the log emits nothing and everything emitted is processed.
-func (l Log) Rests() bool { return l.Paused && l.Floor == l.Next }
+// Rests reports whether the log emits nothing, since that revision of the topology's key or a later one, and everything emitted is processed.
+func (l Log) Rests(pause uint64) bool { return stopped(l.Pause, pause) && l.Floor == l.Next }
 
 // Key is the key of a worker's lease on a node. Worker names have no dots.
 func Key(topology, node, worker string) string { return topology + ".member." + node + "." + worker }

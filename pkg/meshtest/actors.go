@@ -50,14 +50,19 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 	log := m.Partitions[p.index]
 	loop := m.source(a, p, generation, g)
 	part, whole := loop.(*spout.Partition)
-	traces := int64(0)
-	if whole && !m.applied.rested && !m.broken.openRoots23 {
-		traces = part.Traces(int64(len(log)))
-	}
 	if p.generation == generation {
 		p.loop, p.mark = loop, nil
 		if whole {
 			p.mark = part.Mark
+		}
+	}
+	traces := int64(0)
+	if whole {
+		if err := m.introduce(a, p.generation == generation, member.Member{Marks: []member.Mark{part.Mark()}}); err != nil {
+			return err
+		}
+		if !a.told.rested && !m.broken.openRoots23 {
+			traces = part.Traces(int64(len(log)))
 		}
 	}
 	for {
@@ -66,8 +71,11 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 			p.inbox = nil
 			loop.Apply(ds)
 		}
-		resting := m.paused(a) && loop.Next() >= traces
-		if next := loop.Next(); next < int64(len(log)) && !resting && a.draining == 0 && m.room(loop, next) {
+		pause := m.paused(a)
+		if loop.Next() < traces {
+			pause = 0
+		}
+		if next := loop.Next(); next < int64(len(log)) && pause == 0 && a.draining == 0 && m.room(loop, next) {
 			end := min(int64(len(log)), next+1+int64(m.rng.IntN(m.PerRoot)))
 			if err := loop.Offer(ctx, log[next:end], end); err != nil {
 				return err
@@ -78,8 +86,8 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 		}
 		if whole {
 			mark := part.Mark()
-			mark.Paused = resting
-			m.renew(a, p.generation == generation, []member.Mark{mark}, nil)
+			mark.Pause = pause
+			m.renew(a, p.generation == generation, member.Member{Marks: []member.Mark{mark}})
 		}
 		if n, _ := loop.Open(); m.leaves(a, p.generation == generation, n) {
 			return errChanged
@@ -219,11 +227,15 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 		return err
 	}
 	owner.ticker = t
+	if err := m.introduce(a, m.ticker == owner, member.Member{Logs: []member.Log{{Name: spout.TickLog}}}); err != nil {
+		return err
+	}
 	levels := t.Levels()
 	for {
 		ds := owner.inbox
 		owner.inbox = nil
 		t.Apply(ds)
+		pause := m.paused(a)
 		err := t.Tick(ctx)
 		switch {
 		case err != nil:
@@ -238,7 +250,7 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 		default:
 			switch {
 			case m.flushing || a.draining != 0:
-			case m.paused(a):
+			case pause > 0:
 				err = t.Rest(ctx)
 			default:
 				err = t.Advance(ctx, m.watermark())
@@ -247,7 +259,7 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 		if errors.Is(err, spout.ErrStale) {
 			return err
 		}
-		m.renew(a, m.ticker == owner, nil, []member.Log{t.Mark(m.paused(a), t.Length())})
+		m.renew(a, m.ticker == owner, member.Member{Logs: []member.Log{t.Mark(pause, t.Length())}})
 		if n, _ := t.Open(); m.leaves(a, m.ticker == owner, n) {
 			return errors.Join(errChanged, t.Settle(ctx))
 		}

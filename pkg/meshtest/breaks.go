@@ -37,6 +37,9 @@ type breaks struct {
 	lateLetters          bool // C24: a dead letter is stored after its delta and acknowledgement
 	appendThenMark       bool // C24: a replayed letter is marked after it was appended
 	noLookUp             bool // C24: ids are not looked up among the dead letters
+	unannounced          bool // C25: an owner emits before it has told of itself
+	looksOnce            bool // C25: the revision is switched after one look at the leases
+	anyPause             bool // C26: what a lease says of an earlier pause counts
 }
 
 // remaps reports whether frames or deltas are rewritten, so that a transport must remember what went through it.

@@ -15,24 +15,8 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
-// applied is the topology as every worker sees it in the bucket.
-type applied struct {
-	revision uint32
-	paused   bool
-	rested   bool // the pause began with nothing under way
-}
-
-// leaseFor is how long a lease lasts that is not renewed, ms.
-const leaseFor = 3_000
-
 // drain is how long an owner of roots that is told to leave waits for them, ms.
 const drain = 2_000
-
-// lease is what a spout last said of what it owns, and when.
-type lease struct {
-	member.Member
-	renewed int64
-}
 
 // errChanged ends what runs a revision that is no longer applied.
 var errChanged = errors.New("another revision is applied")
@@ -42,44 +26,12 @@ func (m *mesh) changed(revision uint32, current bool) bool {
 	return m.applied.revision != revision && (current || !m.faulty || m.rng.IntN(20) == 0)
 }
 
-// paused reports whether an actor sees a pause. Whoever has not learned of a revision has not learned either that the pause before it is over.
-func (m *mesh) paused(a *actor) bool { return m.applied.paused || m.applied.revision != a.revision }
-
 // leaves reports whether an owner of roots that runs a revision which is no longer applied gives up: when none is open, or its drain is over.
 func (m *mesh) leaves(a *actor, current bool, open int) bool {
 	if a.draining == 0 && m.changed(a.revision, current) {
 		a.draining = m.now
 	}
 	return a.draining > 0 && (open == 0 || m.now-a.draining > drain)
-}
-
-// renew replaces an actor's lease. A zombie's cannot be renewed: it was replaced because it had expired.
-func (m *mesh) renew(a *actor, current bool, marks []member.Mark, logs []member.Log) {
-	if !current {
-		return
-	}
-	for i := range m.leases {
-		if m.leases[i].Worker == a.name {
-			m.leases[i] = lease{member.Member{Worker: a.name, Marks: marks, Logs: logs}, m.now}
-			return
-		}
-	}
-	m.leases = append(m.leases, lease{member.Member{Worker: a.name, Marks: marks, Logs: logs}, m.now})
-}
-
-// release takes an actor's lease away, which it does itself when it ends in an orderly manner.
-func (m *mesh) release(a *actor) {
-	m.leases = slices.DeleteFunc(m.leases, func(l lease) bool { return l.Worker == a.name })
-}
-
-// alive lists the leases that have not expired.
-func (m *mesh) alive() (alive []member.Member) {
-	for _, l := range m.leases {
-		if m.now-l.renewed < leaseFor {
-			alive = append(alive, l.Member)
-		}
-	}
-	return alive
 }
 
 // change applies the revisions one after the other while everything runs, as an operator would: pause, wait for rest, switch, wait for the workers,
@@ -95,18 +47,13 @@ func (m *mesh) change(a *actor) error {
 		m.resume()
 	}
 	for m.applied.revision < m.last() {
-		a.sleep(time.Duration(200+m.rng.IntN(1500)) * time.Millisecond)
-		m.applied.paused, m.applied.rested = true, false
-		m.note("pause, to apply revision %d", m.applied.revision+1)
-		for patience := 600; !m.rests(); patience-- {
-			if patience == 0 && m.faulty {
-				break
-			}
-			a.sleep(100 * time.Millisecond)
+		if m.applied.revision == 1 || m.rng.IntN(2) == 0 { // or one right after the other
+			a.sleep(time.Duration(200+m.rng.IntN(1500)) * time.Millisecond)
 		}
-		if m.rests() {
-			m.applied.revision++
-			m.applied.rested = true
+		begun := m.tell(func(t *applied) { t.paused = true })
+		m.note("pause, to apply revision %d", m.applied.revision+1)
+		if m.settles(a, begun) {
+			m.tell(func(t *applied) { t.revision, t.rested, t.closed = t.revision+1, true, false })
 			m.note("revision %d", m.applied.revision)
 			for patience := 50; patience > 0 && !m.report(); patience-- {
 				a.sleep(100 * time.Millisecond)
@@ -118,33 +65,12 @@ func (m *mesh) change(a *actor) error {
 }
 
 func (m *mesh) resume() {
-	m.applied.paused, m.applied.rested = false, false
+	m.tell(func(t *applied) { t.paused, t.rested, t.closed = false, false, false })
 	m.note("resume")
 }
 
 // last is the revision that is applied in the end.
 func (m *mesh) last() uint32 { return 1 + uint32(m.Changes) }
-
-// rests reports whether nothing is under way, as far as leases and inputs say.
-func (m *mesh) rests() bool {
-	if m.broken.openRoots23 {
-		for _, p := range m.parts {
-			if p.loop == nil || p.actor.over {
-				return false
-			}
-			if n, _ := p.loop.Open(); n > 0 {
-				return false
-			}
-		}
-		return true
-	}
-	for _, to := range m.addresses {
-		if len(m.streams[to].messages) > 0 {
-			return false
-		}
-	}
-	return len(member.Unrest(m.alive(), len(m.parts), m.logs())) == 0
-}
 
 // logs are those of the topology's own that must have an owner.
 func (m *mesh) logs() []string {
@@ -208,13 +134,16 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 		return err
 	}
 	owner.replay = r
+	if err := m.introduce(a, m.replayer == owner, member.Member{Logs: []member.Log{{Name: spout.ReplayLog}}}); err != nil {
+		return err
+	}
 	traces := r.Traces()
 	for {
 		ds := owner.inbox
 		owner.inbox = nil
 		r.Apply(ds)
-		end := int64(math.MaxInt64)
-		if m.paused(a) {
+		end, pause := int64(math.MaxInt64), m.paused(a)
+		if pause > 0 {
 			end = traces
 		}
 		if a.draining > 0 {
@@ -230,7 +159,7 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 		if errors.Is(err, spout.ErrStale) {
 			return err
 		}
-		m.renew(a, m.replayer == owner, nil, []member.Log{r.Mark(m.paused(a), traces)})
+		m.renew(a, m.replayer == owner, member.Member{Logs: []member.Log{r.Mark(pause, traces)}})
 		if n, _ := r.Open(); m.leaves(a, m.replayer == owner, n) {
 			return errors.Join(errChanged, r.Settle(ctx))
 		}
@@ -287,10 +216,4 @@ func (m *mesh) settled() bool {
 	}
 	_, length, floor, _ := m.memory.Read(context.Background(), topologyName, spout.ReplayLog, math.MaxInt64, 0)
 	return length == floor
-}
-
-// run1 notes the revision that an actor runs.
-func (m *mesh) run1(a *actor) uint32 {
-	a.revision = m.applied.revision
-	return a.revision
 }

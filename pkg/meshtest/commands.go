@@ -53,13 +53,16 @@ func (m *mesh) commandAll(a *actor, owner *commandOwner) error {
 		return err
 	}
 	owner.commands = c
+	if err := m.introduce(a, m.commander == owner, member.Member{Logs: []member.Log{{Name: spout.CommandLog}}}); err != nil {
+		return err
+	}
 	traces := c.Traces()
 	for {
 		ds := owner.inbox
 		owner.inbox = nil
 		c.Apply(ds)
-		end := int64(math.MaxInt64)
-		if m.paused(a) {
+		end, pause := int64(math.MaxInt64), m.paused(a)
+		if pause > 0 {
 			end = traces
 		}
 		if a.draining > 0 {
@@ -75,7 +78,7 @@ func (m *mesh) commandAll(a *actor, owner *commandOwner) error {
 		if errors.Is(err, spout.ErrStale) {
 			return err
 		}
-		m.renew(a, m.commander == owner, nil, []member.Log{c.Mark(m.paused(a), traces)})
+		m.renew(a, m.commander == owner, member.Member{Logs: []member.Log{c.Mark(pause, traces)}})
 		if n, _ := c.Open(); m.leaves(a, m.commander == owner, n) {
 			return errors.Join(errChanged, c.Settle(ctx))
 		}

@@ -190,7 +190,7 @@ func Run(o Options) (*Result, error) {
 		Options: o, memory: state.NewMemory(), streams: map[address]*stream{}, convoys: map[uint32]*convoy{}, letters: map[string]*tuple.Letter{},
 		documents: map[string]string{}, bodies: map[string]int{}, owners: map[address]*actor{}, fences: map[state.Task]uint64{},
 		claimed: map[state.Task]uint64{}, emitted: map[tuple.ID]tuple.Root{}, latest: map[tuple.Root]uint32{},
-		replayed: map[*tuple.Letter]bool{}, dealt: map[string]int64{}, applied: applied{revision: 1, paused: o.Paused > 0, rested: o.Paused > 0},
+		replayed: map[*tuple.Letter]bool{}, dealt: map[string]int64{}, applied: applied{key: 1, revision: 1, paused: o.Paused > 0, rested: o.Paused > 0},
 	}
 	defer m.close()
 	for _, n := range o.Nodes {

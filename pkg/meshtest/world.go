@@ -33,10 +33,12 @@ type actor struct {
 	resume   func() (struct{}, bool)
 	stop     func()
 	pass     func(struct{}) bool
-	draining int64  // since when it has been waiting for its roots, to leave; 0: it is not
-	until    int64  // it sleeps until then
-	skew     int64  // of its clock, ms
-	revision uint32 // of the topology that it runs
+	draining int64   // since when it has been waiting for its roots, to leave; 0: it is not
+	until    int64   // it sleeps until then
+	skew     int64   // of its clock, ms
+	revision uint32  // of the topology that it runs
+	told     applied // what it knows that the topology is told
+	replaced int64   // when it has first noticed that somebody else has what it had; 0: it has not
 	killed   bool
 	over     bool
 }

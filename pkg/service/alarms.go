@@ -54,7 +54,7 @@ func (h *host) commandLoop(ctx, hard context.Context) error {
 		return err
 	}
 	defer unserve()
-	return h.runLog(ctx, hard, spout.CommandLog, r.Log, deltas, appended, nil)
+	return h.runLog(ctx, hard, r.Log, deltas, appended, nil)
 }
 
 // commanded answers a request to do something.

@@ -143,7 +143,7 @@ func TestCommands(t *testing.T) {
 		}
 		for _, x := range members {
 			for _, l := range x.Logs {
-				if l.Name == "command" && l.Paused {
+				if l.Name == "command" && l.Pause > 0 {
 					return true
 				}
 			}

@@ -77,7 +77,7 @@ func (h *host) callLoop(ctx, hard context.Context) error {
 		}
 		defer unserve()
 	}
-	return h.runLog(ctx, hard, spout.CallLog, d.calls.Log, deltas, d.appended, replies)
+	return h.runLog(ctx, hard, d.calls.Log, deltas, d.appended, replies)
 }
 
 // gather takes the input of replies over and runs its loop until ctx ends. What comes out of the channel is why it has ended; then the channel is closed.
@@ -237,7 +237,7 @@ func (d *desk) who(ctx context.Context, id string) (a call.Taken) {
 	if !known {
 		return a
 	}
-	a.Paused = d.paused()
+	a.Paused = d.told().paused
 	for _, h := range d.holders(ctx, d.calls.Root(a.Position)) {
 		if h.Worker != "" {
 			a.Holders = append(a.Holders, h)

@@ -130,7 +130,7 @@ func (h *host) answerDivide() (stop func(), err error) {
 
 // divide copies the state of the node, which is at rest, into another number of tasks. Nobody reads these before the revision is switched.
 func (h *host) divide(ctx context.Context, q control.DivideRequest) (state.Moved, error) {
-	if !h.paused() {
+	if !h.told().paused {
 		return state.Moved{}, errors.New("the topology is not paused")
 	}
 	place, err := placeOf(&h.node, q.Tasks)

@@ -78,7 +78,7 @@ func TestDivideInterrupted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(member.Unrest(seen, 2, nil)) == 0
+		return len(member.Unrest(seen, 2, nil, 1)) == 0
 	})
 	h.await("it is copied", func() bool { a := ask(control.DivideRequest{Tasks: 12}); return a.Error == "" && a.Keys == hallDevices })
 	if _, err := h.control.Resume(t.Context(), "halls"); err != nil {

@@ -42,14 +42,11 @@ type host struct {
 
 func (h *host) at() trace.Where { return h.where(h.plan.Topology.Name, h.node.ID) }
 
-// paused reports whether the topology is told to emit nothing new.
-func (h *host) paused() bool { return h.is.paused.Load() }
-
 // run runs the node until ctx ends, then waits for what is in flight.
 func (h *host) run(ctx context.Context) {
 	name := h.plan.Topology.Name
 	h.lease = &membership{
-		bucket: h.leases, ttl: h.Lease, kicked: make(chan struct{}, 1), key: member.Key(name, h.node.ID, h.Name),
+		bucket: h.leases, ttl: h.Lease, kicked: make(chan struct{}, 1), written: make(chan struct{}), key: member.Key(name, h.node.ID, h.Name),
 		self: member.Member{
 			Topology: name, Node: h.node.ID, Kind: h.Kind, Worker: h.Name, Version: h.Version, Since: time.Now().UnixMilli(), Revision: h.revision,
 			Procs: runtime.GOMAXPROCS(0),

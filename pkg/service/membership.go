@@ -22,6 +22,9 @@ type membership struct {
 
 	mu         sync.Mutex
 	self       member.Member
+	version    int           // of self: grows with every update
+	stored     int           // the version that the bucket has
+	written    chan struct{} // closed and replaced when stored grows
 	revision   uint64
 	renewed    time.Time
 	failing    bool
@@ -33,7 +36,30 @@ type membership struct {
 func (m *membership) update(f func(*member.Member)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.version++
 	f(&m.self)
+}
+
+// tell is update that returns when the bucket has what was changed; false when ctx ends before.
+func (m *membership) tell(ctx context.Context, f func(*member.Member)) bool {
+	m.update(f)
+	m.mu.Lock()
+	version := m.version
+	m.mu.Unlock()
+	m.kick()
+	for {
+		m.mu.Lock()
+		stored, written := m.stored, m.written
+		m.mu.Unlock()
+		if stored >= version {
+			return true
+		}
+		select {
+		case <-written:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // kick has the lease renewed at once, because what it says has changed in a way that somebody waits for.
@@ -64,7 +90,7 @@ func (m *membership) renew(ctx context.Context) error {
 	m.mu.Lock()
 	m.self.At = time.Now().UnixMilli()
 	value, err := json.Marshal(m.self)
-	last := m.revision
+	last, version := m.revision, m.version
 	m.mu.Unlock()
 	if err != nil {
 		return err
@@ -86,7 +112,9 @@ func (m *membership) renew(ctx context.Context) error {
 			m.renewed = m.unanswered.began
 		}
 	case err == nil:
-		m.revision, m.renewed = revision, began
+		m.revision, m.renewed, m.stored = revision, began, version
+		close(m.written)
+		m.written = make(chan struct{})
 		if m.failing {
 			m.failing, m.restored = false, time.Now()
 		}

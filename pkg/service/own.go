@@ -215,5 +215,11 @@ func (h *host) ownLog(ctx context.Context, log string, f func(stopping, hard con
 
 // claimLog takes the lease on one of the topology's own logs, if nobody alive holds it, and runs f while it is held.
 func (h *host) claimLog(log string, f func(stopping, hard context.Context) error) *owned {
-	return h.claimNamed("log-"+log, func(stopping, hard context.Context, _ uint64) error { return f(stopping, hard) })
+	return h.claimNamed("log-"+log, func(stopping, hard context.Context, _ uint64) error {
+		defer h.forgetLog(log)
+		if !h.introduce(stopping, func(m *member.Member) { showLog(m, member.Log{Name: log}) }) {
+			return nil
+		}
+		return f(stopping, hard)
+	})
 }

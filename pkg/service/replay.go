@@ -56,12 +56,11 @@ func (h *host) replayLoop(ctx, hard context.Context) error {
 		return err
 	}
 	defer unserve()
-	return h.runLog(ctx, hard, spout.ReplayLog, r.Log, deltas, appended, nil)
+	return h.runLog(ctx, hard, r.Log, deltas, appended, nil)
 }
 
 // runLog emits what is in one of the topology's own logs and what comes into it, until ctx ends or broken says why it cannot go on.
-func (h *host) runLog(ctx, hard context.Context, name string, r *spout.Log, deltas <-chan []tuple.Delta, appended <-chan struct{}, broken <-chan error) error {
-	defer h.forgetLog(name)
+func (h *host) runLog(ctx, hard context.Context, r *spout.Log, deltas <-chan []tuple.Delta, appended <-chan struct{}, broken <-chan error) error {
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	traces, looked := r.Traces(), time.Now()
@@ -90,8 +89,8 @@ func (h *host) runLog(ctx, hard context.Context, name string, r *spout.Log, delt
 			drain(deltas, r.Apply)
 			err = r.Tick(hard)
 		}
-		end := r.Length()
-		if h.paused() {
+		end, told := r.Length(), h.told()
+		if told.paused {
 			end = traces // what an earlier owner may have emitted must not meet another revision
 		}
 		if err == nil && ctx.Err() == nil {
@@ -100,27 +99,30 @@ func (h *host) runLog(ctx, hard context.Context, name string, r *spout.Log, delt
 		if err != nil {
 			return err
 		}
-		h.markLog(r.Mark(h.paused(), traces))
+		h.markLog(r.Mark(told.pause(), traces))
 	}
 }
 
 // markLog shows in the lease how far one of the topology's own logs is.
 func (h *host) markLog(log member.Log) {
 	came := false // to rest, just now: somebody may be waiting for it
-	h.lease.update(func(m *member.Member) {
-		logs := slices.Clone(m.Logs) // the lease may be encoding the old ones
-		i := slices.IndexFunc(logs, func(o member.Log) bool { return o.Name == log.Name })
-		if i < 0 {
-			logs = append(logs, log)
-		} else {
-			came = log.Rests() && !logs[i].Rests()
-			logs[i] = log
-		}
-		m.Logs = logs
-	})
+	h.lease.update(func(m *member.Member) { came = showLog(m, log) })
 	if came {
 		h.lease.kick()
 	}
+}
+
+// showLog puts a log into a lease, and reports whether it has just come to rest.
+func showLog(m *member.Member, log member.Log) (came bool) {
+	m.Logs = slices.Clone(m.Logs) // the lease may be encoding the old ones
+	i := slices.IndexFunc(m.Logs, func(o member.Log) bool { return o.Name == log.Name })
+	if i < 0 {
+		m.Logs = append(m.Logs, log)
+		return false
+	}
+	came = log.Rests(log.Pause) && !m.Logs[i].Rests(log.Pause)
+	m.Logs[i] = log
+	return came
 }
 
 // forgetLog takes a log that was given up out of the lease.

@@ -52,7 +52,7 @@ func TestReplayOutlivesItsOwner(t *testing.T) {
 	if _, err := c.Pause(t.Context(), "tally"); err != nil {
 		t.Fatal(err)
 	}
-	m.until("the replay log rests", func() bool { return logOf(t, c).Paused })
+	m.until("the replay log rests", func() bool { return logOf(t, c).Pause > 0 })
 	mended.Store(true)
 	replay := func(fresh int) {
 		t.Helper()
@@ -97,7 +97,7 @@ func TestReplayOutlivesItsOwner(t *testing.T) {
 // logOf is what the spout tells about the replay log.
 func logOf(t *testing.T, c *control.Control) (log struct {
 	Floor, Length int64
-	Paused        bool
+	Pause         uint64
 },
 ) {
 	t.Helper()
@@ -108,7 +108,7 @@ func logOf(t *testing.T, c *control.Control) (log struct {
 	for _, x := range members {
 		for _, l := range x.Logs {
 			if l.Name == "replay" {
-				log.Floor, log.Length, log.Paused = l.Floor, l.Length, l.Paused
+				log.Floor, log.Length, log.Pause = l.Floor, l.Length, l.Pause
 			}
 		}
 	}

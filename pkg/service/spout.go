@@ -145,17 +145,22 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 	defer h.Sink.Emit(trace.Changed{Where: where, What: "partition released", Revision: h.revision, Epoch: uint64(generation)})
 	records := h.fetch(assigned, where, p)
 	defer h.forget(part)
+	if !h.introducePartition(ctx, assigned, part) {
+		return nil
+	}
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	lastRecord, draining := time.Now(), false
 	traces := part.Traces(p.End())
-	if h.is.rested.Load() {
+	if h.told().rested {
 		traces = 0 // there are none
 	}
 	for {
-		in := records
-		resting := h.paused() && part.Next() >= traces
-		if draining = draining || ctx.Err() != nil; draining || resting || !part.Room(part.Next()+int64(root)-1, replayRoom) {
+		in, pause := records, h.told().pause()
+		if part.Next() < traces {
+			pause = 0
+		}
+		if draining = draining || ctx.Err() != nil; draining || pause > 0 || !part.Room(part.Next()+int64(root)-1, replayRoom) {
 			in = nil
 		}
 		select {
@@ -174,7 +179,7 @@ func (h *host) partition(ctx, assigned context.Context, where trace.Where, p Par
 			if err := part.Tick(assigned); err != nil {
 				return err
 			}
-			h.mark(part, p.End(), time.Since(lastRecord) > idleAfter, resting)
+			h.mark(part, p.End(), time.Since(lastRecord) > idleAfter, pause)
 		case <-assigned.Done():
 			settle, cancel := context.WithTimeout(context.WithoutCancel(assigned), time.Second)
 			defer cancel()
@@ -259,28 +264,12 @@ func (h *host) fetch(ctx context.Context, where trace.Where, p Partition) <-chan
 }
 
 // mark shows in the lease how far a partition is, and tells the sink.
-func (h *host) mark(p *spout.Partition, end int64, quiet, resting bool) {
+func (h *host) mark(p *spout.Partition, end int64, quiet bool, pause uint64) {
 	k := p.Mark()
-	k.End, k.Idle, k.Paused = end, quiet && k.Next >= end && k.Floor >= end, resting
+	k.End, k.Idle, k.Pause = end, quiet && k.Next >= end && k.Floor >= end, pause
 	k.Open, k.Oldest = p.Open()
 	came := false // to rest, just now: somebody may be waiting for it
-	h.lease.update(func(m *member.Member) {
-		i := slices.IndexFunc(m.Marks, func(o member.Mark) bool { return o.Topic == k.Topic && o.Partition == k.Partition })
-		marks := slices.Clone(m.Marks) // the lease may be encoding the old ones
-		if i < 0 {
-			marks = append(marks, k)
-		} else {
-			came = k.Rests() && !marks[i].Rests()
-			marks[i] = k
-		}
-		m.Marks, m.Oldest, m.Tasks, m.Partitions = marks, 0, nil, h.Source.Partitions()
-		for _, k := range marks {
-			m.Tasks = append(m.Tasks, int32(k.Partition))
-			if k.Oldest > 0 && (m.Oldest == 0 || k.Oldest < m.Oldest) {
-				m.Oldest = k.Oldest
-			}
-		}
-	})
+	h.lease.update(func(m *member.Member) { came = h.show(m, k) })
 	if came {
 		h.lease.kick()
 	}
@@ -291,6 +280,26 @@ func (h *host) mark(p *spout.Partition, end int64, quiet, resting bool) {
 		progress.Oldest = time.UnixMilli(k.Oldest)
 	}
 	h.Sink.Emit(progress)
+}
+
+// show puts a partition into the lease, and reports whether it has just come to rest.
+func (h *host) show(m *member.Member, k member.Mark) (came bool) {
+	m.Marks = slices.Clone(m.Marks) // the lease may be encoding the old ones
+	i := slices.IndexFunc(m.Marks, func(o member.Mark) bool { return o.Topic == k.Topic && o.Partition == k.Partition })
+	if i < 0 {
+		m.Marks = append(m.Marks, k)
+	} else {
+		came = k.Rests(k.Pause) && !m.Marks[i].Rests(k.Pause)
+		m.Marks[i] = k
+	}
+	m.Oldest, m.Tasks, m.Partitions = 0, nil, h.Source.Partitions()
+	for _, k := range m.Marks {
+		m.Tasks = append(m.Tasks, int32(k.Partition))
+		if k.Oldest > 0 && (m.Oldest == 0 || k.Oldest < m.Oldest) {
+			m.Oldest = k.Oldest
+		}
+	}
+	return came
 }
 
 // forget takes a partition that was given up out of the lease.

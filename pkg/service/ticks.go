@@ -47,7 +47,6 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 		return err
 	}
 	defer unserve()
-	defer h.forgetLog(spout.TickLog)
 	tick := time.NewTicker(spoutTick)
 	defer tick.Stop()
 	watermark, looked := int64(math.MinInt64), time.Time{}
@@ -65,7 +64,7 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 			}
 			switch err = t.Tick(hard); {
 			case err != nil || ctx.Err() != nil:
-			case h.paused():
+			case h.told().paused:
 				err = t.Rest(hard)
 			default:
 				err = t.Advance(hard, watermark)
@@ -80,13 +79,14 @@ func (h *host) tickLoop(ctx, hard context.Context, nodes []spout.Due) error {
 			drain(deltas, t.Apply)
 			err = t.Tick(hard)
 		}
-		if err == nil {
+		told := h.told()
+		if err == nil && !told.paused {
 			err = flush.step(hard, t)
 		}
 		if err != nil {
 			return err
 		}
-		h.markLog(t.Mark(h.paused(), t.Length()))
+		h.markLog(t.Mark(told.pause(), t.Length()))
 	}
 }
 

@@ -70,6 +70,7 @@ type Worker struct {
 
 	letters *jetstream.Letters
 	leases  *jetstream.Bucket
+	applied *jetstream.Bucket
 	mu      sync.Mutex
 	running map[string]*running
 	present sync.Map // *host -> nothing: the nodes that are run now
@@ -77,9 +78,8 @@ type Worker struct {
 
 type running struct {
 	revision uint32
-	paused   atomic.Bool
-	rested   atomic.Bool // see control.Applied
-	hosts    sync.Map    // node -> *host, while it runs
+	told     atomic.Pointer[told]
+	hosts    sync.Map // node -> *host, while it runs
 	cancel   context.CancelFunc
 	done     chan struct{}
 }
@@ -97,8 +97,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.leases, err = w.Conn.Leases(ctx); err != nil {
 		return stopped(ctx, err)
 	}
-	bucket, err := w.Conn.Topologies(ctx)
-	if err != nil {
+	if w.applied, err = w.Conn.Topologies(ctx); err != nil {
 		return stopped(ctx, err)
 	}
 	started := time.Now()
@@ -109,7 +108,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer unfound()
 	w.running = map[string]*running{}
 	for ctx.Err() == nil {
-		err = bucket.Watch(ctx, ">", func(e jetstream.Entry) { w.changed(ctx, e) })
+		err = w.applied.Watch(ctx, ">", func(e jetstream.Entry) { w.changed(ctx, e) })
 		if ctx.Err() == nil {
 			w.Sink.Emit(trace.Failed{Where: w.where("", ""), Doing: "watch topologies", Err: err})
 			sleep(ctx, time.Second)
@@ -154,8 +153,7 @@ func (w *Worker) changed(ctx context.Context, e jetstream.Entry) {
 			return
 		}
 		if old != nil && old.revision == applied.Revision {
-			old.rested.Store(applied.Rested)
-			old.paused.Store(applied.Paused)
+			old.tell(toldBy(e, &applied))
 			return
 		}
 	}
@@ -174,8 +172,7 @@ func (w *Worker) changed(ctx context.Context, e jetstream.Entry) {
 	}
 	run, cancel := context.WithCancel(ctx)
 	r := &running{revision: applied.Revision, cancel: cancel, done: make(chan struct{})}
-	r.rested.Store(applied.Rested)
-	r.paused.Store(applied.Paused)
+	r.tell(toldBy(e, &applied))
 	w.running[e.Key] = r
 	go func() {
 		defer close(r.done)

@@ -84,7 +84,7 @@ func TestTicksFollow(t *testing.T) {
 	b.handle(k.Log)
 	check(t, k.Settle(t.Context()))
 	check(t, k.Rest(t.Context()))
-	if m := k.Mark(true, 7); m.Rests() {
+	if m := k.Mark(3, 7); m.Rests(3) {
 		t.Error("rests while a node has to follow")
 	}
 	check(t, k.Tick(t.Context()))

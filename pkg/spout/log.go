@@ -65,9 +65,13 @@ func (l *Log) Next() int64 { return l.next }
 // Traces returns the index below which an earlier owner may have emitted what the log does not count as processed yet: call it before the first Pump.
 func (l *Log) Traces() int64 { return min(l.length, l.Floor()+l.window) }
 
-// Mark reports how far the log is, by its durable floor. One that is paused has stopped emitting when what lies below end is emitted.
-func (l *Log) Mark(paused bool, end int64) member.Log {
-	return member.Log{Name: l.name, Floor: l.committed, Next: l.next, Length: l.length, Paused: paused && l.next >= min(end, l.length)}
+// Mark reports how far the log is, by its durable floor. One that is told to pause (pause is not 0: see member.Log) has stopped emitting when what lies below
+// end is emitted.
+func (l *Log) Mark(pause uint64, end int64) member.Log {
+	if l.next < min(end, l.length) {
+		pause = 0
+	}
+	return member.Log{Name: l.name, Floor: l.committed, Next: l.next, Length: l.length, Pause: pause}
 }
 
 // Flushed reports whether every entry of the log is fully processed.

@@ -304,7 +304,7 @@ func TestTickerRests(t *testing.T) {
 	if first.Length() != 1 {
 		t.Error("rests before its entry is processed")
 	}
-	if m := first.Mark(true, 1); m.Rests() {
+	if m := first.Mark(3, 1); m.Rests(3) {
 		t.Errorf("says that it rests: %+v", m)
 	}
 	b.handle(first.Log)
@@ -313,7 +313,7 @@ func TestTickerRests(t *testing.T) {
 		check(t, first.Rest(t.Context()))
 	}
 	check(t, first.Settle(t.Context()))
-	if m := first.Mark(true, 2); first.Length() != 2 || !m.Rests() {
+	if m := first.Mark(3, 2); first.Length() != 2 || !m.Rests(3) || m.Rests(4) {
 		t.Fatalf("at rest: %+v, %d entries", m, first.Length())
 	}
 	now += 10

@@ -181,8 +181,11 @@ func (t *Ticker) Rest(ctx context.Context) error {
 }
 
 // Mark is Log.Mark; the log does not rest before Rest has done its part.
-func (t *Ticker) Mark(paused bool, end int64) member.Log {
-	return t.Log.Mark(paused && len(t.last.Nodes) == 0, end)
+func (t *Ticker) Mark(pause uint64, end int64) member.Log {
+	if len(t.last.Nodes) > 0 {
+		pause = 0
+	}
+	return t.Log.Mark(pause, end)
 }
 
 // Levels lists the levels that have nodes with ticks, ascending.
