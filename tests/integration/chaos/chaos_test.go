@@ -10,6 +10,12 @@ import (
 	"time"
 )
 
+func TestRevised(t *testing.T) {
+	if bytes.Equal(revised(1), revised(2)) || !bytes.Equal(revised(1), source) {
+		t.Error("the topology does not name its revision")
+	}
+}
+
 func TestPlanComesFromTheSeed(t *testing.T) {
 	draw := func(seed uint64) (out []fault) {
 		p := newPlanner(seed, time.Second, 3)
@@ -44,7 +50,7 @@ func TestPlanComesFromTheSeed(t *testing.T) {
 
 // right is what is stored of some readings when nothing goes wrong: two intervals per device.
 func right(fed []reading) *stored {
-	s := &stored{readings: slices.DeleteFunc(slices.Clone(fed), func(r reading) bool { return !sampled(r.Device) })}
+	s := &stored{handled: map[string]int{}, readings: slices.DeleteFunc(slices.Clone(fed), func(r reading) bool { return !sampled(r.Device) })}
 	for i, r := range fed {
 		if i%500 == 3 {
 			s.late = append(s.late, r)
@@ -182,6 +188,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"doubled reading", func(s *stored) { s.readings = append(s.readings, s.readings[5]) }, "reading 57 is stored 2 times"},
 		{"a reading that nobody samples", func(s *stored) { s.readings = append(s.readings, fed[0]) }, "reading 0 is stored 1 times, want 0"},
 		{"another value", func(s *stored) { s.readings[9].Value++ }, "was never fed"},
+		{"a reading that was stored in one revision and counted in another", func(s *stored) { s.handled["device-0007"]++ }, "and counted in ones"},
 		{"total", func(s *stored) { s.totals[1].Sum += 0.25 }, "the total is"},
 		{"lost interval", func(s *stored) { s.intervals = s.intervals[1:] }, "one is missing"},
 		{"doubled interval", func(s *stored) { s.intervals = append(s.intervals, s.intervals[0]) }, "follows on none"},

@@ -53,6 +53,8 @@ type total struct {
 	Count    int
 	Sum      float64
 	Min, Max float64
+
+	Revisions int // in which its readings were handled, added up
 }
 
 // sum is what the lifetime statistic must say of a device, by looking at all its readings.

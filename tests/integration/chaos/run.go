@@ -126,8 +126,9 @@ func (w *world) wreck(ctx context.Context, r *report) {
 	var running sync.WaitGroup
 	running.Go(func() { in.run(faulty, ctx, newPlanner(w.seed, w.every, w.replicas)) })
 	running.Go(func() { w.replays.watch(faulty, w.Services["spout"]) })
-	var moved error
+	var moved, changed error
 	running.Go(func() { moved = w.move(faulty, ctx) })
+	running.Go(func() { changed = w.change(faulty, ctx) })
 	if err := w.feed(ctx); err != nil {
 		r.problems = append(r.problems, err.Error())
 	}
@@ -140,8 +141,10 @@ func (w *world) wreck(ctx context.Context, r *report) {
 	}
 	calm()
 	running.Wait()
-	if moved != nil {
-		r.problems = append(r.problems, moved.Error())
+	for _, err := range []error{moved, changed} {
+		if err != nil {
+			r.problems = append(r.problems, err.Error())
+		}
 	}
 	r.faults, r.history, r.replays = in.counts(), in.said, w.replays.sum()
 	for _, line := range in.said {
