@@ -99,7 +99,7 @@ func object(b []byte) ([]byte, error) {
 	if !utf8.Valid(b) {
 		return nil, errors.New("not JSON: the text is not UTF-8")
 	}
-	if !gjson.ValidBytes(b) {
+	if !valid(b) {
 		return nil, fmt.Errorf("not JSON: %s", quote(b))
 	}
 	if bytes.TrimLeft(b, " \t\r\n")[0] != '{' { // valid JSON is not empty
