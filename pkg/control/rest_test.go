@@ -55,14 +55,7 @@ func TestLeaseOfAnEarlierPause(t *testing.T) {
 	if _, err := c.Pause(t.Context(), "rooms"); err != nil {
 		t.Fatal(err)
 	}
-	b, err := conn.Topologies(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := b.Load(t.Context(), "rooms")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, e := entry(t, conn)
 	w := spoutWorker(15, 15)
 	w.obey(e.Revision)
 	w.unaware = true
@@ -70,7 +63,7 @@ func TestLeaseOfAnEarlierPause(t *testing.T) {
 	if _, err := c.Resume(t.Context(), "rooms"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Apply(t.Context(), document(t, changed()), control.ApplyOptions{Timeout: 300 * time.Millisecond})
+	_, err := c.Apply(t.Context(), document(t, changed()), control.ApplyOptions{Timeout: 300 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "worker s1 has not stopped emitting rooms/0") {
 		t.Errorf("got %v", err)
 	}
@@ -162,14 +155,7 @@ func TestTwoChangesAtOnce(t *testing.T) {
 // interrupt leaves the topology as a change does that is killed.
 func interrupt(t *testing.T, conn *jetstream.Conn) {
 	t.Helper()
-	b, err := conn.Topologies(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := b.Load(t.Context(), "rooms")
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, e := entry(t, conn)
 	var a control.Applied
 	if err := json.Unmarshal(e.Value, &a); err != nil {
 		t.Fatal(err)
@@ -182,6 +168,20 @@ func interrupt(t *testing.T, conn *jetstream.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// entry is the topology's as it stands in its bucket.
+func entry(t *testing.T, conn *jetstream.Conn) (*jetstream.Bucket, jetstream.Entry) {
+	t.Helper()
+	b, err := conn.Topologies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Load(t.Context(), "rooms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, e
 }
 
 func runs(t *testing.T, c *control.Control, revision uint32, paused bool) {
