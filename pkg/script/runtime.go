@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	goruntime "runtime"
 	"sync"
 	"time"
 
@@ -295,7 +296,10 @@ func (w *watchdog) start(vm *goja.Runtime, after time.Duration) {
 	s.mu.Unlock()
 }
 
+// fire looks once more. First it queues behind all that want to run: a goroutine that was preempted amid a call has been in that queue before it, and gets on.
+// So a call is interrupted only if it had a processor between all looks, however many others want one.
 func (s *shot) fire() {
+	goruntime.Gosched()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.vm == nil {
