@@ -326,7 +326,7 @@ func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
 	env := Env{
 		Document: m.document, Random: m.rng,
 		Fail: func(format string, args ...any) { m.fail(format, args...) },
-		Away: func() bool { return m.chance(NoRead) },
+		Away: func() bool { return m.chance(NoRead) }, Pause: a.yield,
 		Task: task, Revision: m.run1(a),
 	}
 	return bolt.Options{

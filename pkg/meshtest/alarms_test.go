@@ -34,15 +34,16 @@ bolts:
     raise_after: 2
     flapping: {raises: 3, within: 100s, calm: 60s}
     save: alarms
+    notify: {subject: alarms}
     tasks: 2
-  - {id: watched, kind: alarm, from: clean, when: x > 60, severity: minor, escalate: {after: 1s, to: major}, no_data: 3s, save: alarms, tasks: 2}
+  - {id: watched, kind: alarm, from: clean, when: x > 60, severity: minor, escalate: {after: 1s, to: major}, no_data: 3s, save: alarms, notify: {subject: alarms}, tasks: 2}
 output: {database: alarming}
 `
 
 // alarmsRun makes a run of alarms whose episodes are acknowledged, and with ending also cleared, by hand.
-func alarmsRun(t *testing.T, seed uint64, docs *document.Memory, ending bool) Options {
+func alarmsRun(t *testing.T, seed uint64, x outside, ending bool) Options {
 	t.Helper()
-	o := servicesOf(t, seed, 8_000, alarming, docs, nil)
+	o := servicesOf(t, seed, 8_000, alarming, x)
 	for p := range 2 {
 		var log []spout.Record
 		for i := range 40 {
@@ -66,9 +67,11 @@ func alarmsRun(t *testing.T, seed uint64, docs *document.Memory, ending bool) Op
 
 // alarmEvent is an event with the episode that it carries, which is an episode's document too.
 type alarmEvent struct {
+	ID                                  string `json:"_id"`
 	Event, Alarm, Group, Severity, Note string
 	Previous                            string `json:"previous_severity"`
 	Ts                                  int64
+	Notify                              bool
 	Episode                             alarmEpisode
 }
 
@@ -122,12 +125,15 @@ func lifeOf(events []alarmEvent, stored alarmEpisode) error {
 }
 
 // lives checks all episodes that were stored, and says of each what readings alone decide.
-func lives(docs *document.Memory, r *Result, commands []spout.Command) (conditions map[string]int, err error) {
-	events, err := all[alarmEvent](docs, "alarms")
+func lives(x outside, r *Result, commands []spout.Command) (conditions map[string]int, err error) {
+	events, err := all[alarmEvent](x.docs, "alarms")
 	if err != nil {
 		return nil, err
 	}
-	episodes, err := all[alarmEpisode](docs, "alarms"+write.Episodes)
+	if err := x.told.heard(events); err != nil {
+		return nil, err
+	}
+	episodes, err := all[alarmEpisode](x.docs, "alarms"+write.Episodes)
 	if err != nil {
 		return nil, err
 	}
@@ -190,34 +196,43 @@ func lives(docs *document.Memory, r *Result, commands []spout.Command) (conditio
 func TestAlarms(t *testing.T) {
 	var want [16]map[string]int // the readings depend on seed%16
 	for i := range want {
-		docs := document.NewMemory()
-		o := alarmsRun(t, uint64(i), docs, false)
+		x := outside{docs: document.NewMemory(), told: newHook()}
+		o := alarmsRun(t, uint64(i), x, false)
 		o.Faults, o.Steps = Faults{}, 0
 		r, err := Run(o)
 		if err == nil {
-			want[i], err = lives(docs, r, o.Commands)
+			want[i], err = lives(x, r, o.Commands)
+		}
+		for id, n := range x.told.told {
+			if n != 1 {
+				t.Errorf("without faults: told %d times of %s", n, id)
+			}
 		}
 		if err != nil {
 			t.Fatalf("without faults: %v\n%s", err, strings.Join(r.History, "\n"))
 		}
 	}
-	var seen [4]atomic.Int64 // what the runs have shown, as kinds says
-	kinds := [4]string{"episodes of conditions", "episodes of silence", "acknowledgements", "escalations"}
+	var seen [6]atomic.Int64 // what the runs have shown, as kinds says
+	kinds := [6]string{"episodes of conditions", "episodes of silence", "acknowledgements", "escalations", "notices", "notices that came again"}
 	n := max(*seeds/5, 1)
 	simulate(t, n, func(seed uint64, x Window) (*Result, error) {
-		docs := document.NewMemory()
+		side := outside{docs: document.NewMemory(), told: newHook()}
 		ending := seed%2 == 0
-		o := alarmsRun(t, seed, docs, ending)
+		o := alarmsRun(t, seed, side, ending)
 		o.Window = x
 		r, err := Run(o)
 		if err != nil {
 			return r, err
 		}
-		got, err := lives(docs, r, o.Commands)
+		got, err := lives(side, r, o.Commands)
 		if err == nil && !ending && !maps.Equal(graded(got), graded(want[seed%16])) {
 			err = errors.New("episodes differ:\n" + diff(graded(want[seed%16]), graded(got)))
 		}
-		episodes, _ := all[alarmEpisode](docs, "alarms"+write.Episodes)
+		for _, n := range side.told.told {
+			seen[4].Add(1)
+			seen[5].Add(int64(n - 1))
+		}
+		episodes, _ := all[alarmEpisode](side.docs, "alarms"+write.Episodes)
 		for _, e := range episodes {
 			seen[map[bool]int{true: 0, false: 1}[e.Reason == ""]].Add(1)
 			for _, h := range e.History {

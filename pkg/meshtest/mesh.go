@@ -50,6 +50,8 @@ type Env struct {
 	Revision uint32
 	// Away says whether a dependency outside the mesh is away for now: a fault of kind NoRead.
 	Away func() bool
+	// Pause is a moment amid a bolt's work: others go on, and the process may die or be replaced.
+	Pause func()
 }
 
 // Options describe one run.

@@ -24,6 +24,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 	"github.com/boltmesh/boltmesh/services/alarm/rule"
 	"github.com/boltmesh/boltmesh/services/convert/normalize"
+	"github.com/boltmesh/boltmesh/services/output/notify"
 	"github.com/boltmesh/boltmesh/services/output/write"
 	"github.com/boltmesh/boltmesh/services/stat/window"
 )
@@ -127,8 +128,15 @@ func (s store1) Write(ctx context.Context, docs []document.Document) ([]document
 	return refused, err
 }
 
-// servicesOf makes a run of the real services of a topology; what they store goes to docs.
-func servicesOf(t *testing.T, seed uint64, steps int, source string, docs *document.Memory, profiles *archive.Cache) Options {
+// outside is what the services of a run share beside the mesh: what they store, look up, and tell.
+type outside struct {
+	docs     *document.Memory
+	profiles *archive.Cache
+	told     *hook
+}
+
+// servicesOf makes a run of the real services of a topology.
+func servicesOf(t *testing.T, seed uint64, steps int, source string, x outside) Options {
 	t.Helper()
 	top, problems := topology.Parse("services.yaml", []byte(source), topology.Options{Checker: script.Check{}})
 	if len(problems) > 0 {
@@ -149,7 +157,7 @@ func servicesOf(t *testing.T, seed uint64, steps int, source string, docs *docum
 		o.Nodes = append(o.Nodes, Node{
 			ID: n.ID, Tasks: n.Tasks, Shared: n.Shared, Ticks: n.Ticks, Every: n.Every.Milliseconds(), Level: n.Level, After: n.After, Edges: edges,
 			Build: func(e Env) bolt.Bolt {
-				b, err := service(plan, n, store1{docs, e.Away}, profiles)
+				b, err := service(plan, n, e, x)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -163,7 +171,7 @@ func servicesOf(t *testing.T, seed uint64, steps int, source string, docs *docum
 // machinesRun makes a run of the real services; what they store goes to docs.
 func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 	t.Helper()
-	o := servicesOf(t, seed, 12_000, machines, docs, archive.NewCache(&moody{}, archive.CacheOptions{}))
+	o := servicesOf(t, seed, 12_000, machines, outside{docs: docs, profiles: archive.NewCache(&moody{}, archive.CacheOptions{})})
 	for p := range 2 {
 		var log []spout.Record
 		for i := range 50 {
@@ -179,16 +187,19 @@ func machinesRun(t *testing.T, seed uint64, docs *document.Memory) Options {
 	return o
 }
 
-func service(plan *topology.Plan, n topology.Node, docs document.Store, profiles *archive.Cache) (bolt.Bolt, error) {
+func service(plan *topology.Plan, n topology.Node, e Env, x outside) (bolt.Bolt, error) {
 	switch n.Kind {
 	case topology.KindConvert:
 		return normalize.New(*n.Bolt, plan.Topology.Params)
 	case topology.KindStat:
-		return statistic(plan, n, profiles)
+		return statistic(plan, n, x.profiles)
 	case topology.KindAlarm:
 		return rule.New(*n.Bolt, groupOf(n), plan.Topology.Params)
+	case topology.KindNotify:
+		side := teller{x.told, e}
+		return notify.New(side, notify.To{Name: "hook", Target: side})
 	}
-	return write.New(write.Options{Topology: plan.Topology.Name, Output: plan.Topology.Output, Edges: n.In, Store: docs})
+	return write.New(write.Options{Topology: plan.Topology.Name, Output: plan.Topology.Output, Edges: n.In, Store: store1{x.docs, e.Away}})
 }
 
 // engineEdges are the planned edges of a node; this topology groups by device or not at all.

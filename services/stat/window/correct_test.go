@@ -56,6 +56,22 @@ func TestCorrections(t *testing.T) {
 	}
 }
 
+// TestTickThatWasNotCommitted has a bolt meet a tick whose commit fails, and then, since the batch is done again, the readings before it: their window is still
+// open, so they are in it, not beside it.
+func TestTickThatWasNotCommitted(t *testing.T) {
+	for keep, want := range map[time.Duration]string{
+		0:       `default a@10 {"device":"a","group":"a","window":{"kind":"tumbling","start":0,"end":10},"n":2,"sum":3}`,
+		20 * ms: `default a@10 {"device":"a","group":"a","window":{"kind":"tumbling","start":0,"end":10},"n":2,"sum":3,"version":1}`,
+	} {
+		b := open(t, correcting(10*ms, keep))
+		h := bolttest.New(t, b, correctStreams...)
+		h.Feed(at("a", 1, 1))
+		b.Due(watermark(11))
+		expect(t, h.Feed(at("a", 3, 2)))
+		expect(t, h.Tick(watermark(12)), want)
+	}
+}
+
 // stored reads what the harness's store holds.
 func stored(t *testing.T, h *bolttest.Harness) func(string) []byte {
 	return func(key string) []byte {

@@ -56,11 +56,22 @@ const never = math.MinInt64
 
 var errCorrupt = errors.New("the stored state cannot be read")
 
-// pane returns the open window with bounds b, a new one if there is none, ready to be written to.
-func (r *record) pane(b Bounds) *pane {
-	i, found := slices.BinarySearchFunc(r.open, b, func(p pane, b Bounds) int {
+// find returns where the open window with bounds b is, or would be.
+func (r *record) find(b Bounds) (i int, found bool) {
+	return slices.BinarySearchFunc(r.open, b, func(p pane, b Bounds) int {
 		return cmp.Or(cmp.Compare(p.End, b.End), cmp.Compare(p.Start, b.Start))
 	})
+}
+
+// has says whether the window with bounds b is open.
+func (r *record) has(b Bounds) bool {
+	_, found := r.find(b)
+	return found
+}
+
+// pane returns the open window with bounds b, a new one if there is none, ready to be written to.
+func (r *record) pane(b Bounds) *pane {
+	i, found := r.find(b)
 	if !found {
 		r.open = slices.Insert(r.open, i, pane{Bounds: b, cells: make([]Cell, len(r.layout.funcs))})
 	}

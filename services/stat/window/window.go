@@ -340,13 +340,14 @@ func (b *Bolt) inputOf(v any, takes taking) (in input, err error) {
 	return in, checkText(in.text)
 }
 
-// windows returns those that a reading at ts belongs to and that are not closed; none means that it is late.
+// windows returns those that a reading at ts belongs to and that are not closed; none means that it is late. A window by event time that is open is not closed,
+// whatever the watermark: the tick that closes it is on its way through the groups, or was not committed.
 func (b *Bolt) windows(r *record, ts int64) []Bounds {
 	passed := max(b.watermark, r.closed)
 	switch b.mode {
 	case sliding:
 		ws := Sliding(ts, b.size, b.slide)
-		return slices.DeleteFunc(ws, func(w Bounds) bool { return w.End <= passed })
+		return slices.DeleteFunc(ws, func(w Bounds) bool { return w.End <= passed && !r.has(w) })
 	case session:
 		open := make([]Bounds, len(r.open))
 		for i := range r.open {
