@@ -69,7 +69,7 @@ func (l *Loop) open() *run {
 	}
 	r.out.Reset()
 	*r = run{
-		Loop: l, out: r.out, in: r.in[:0], kids: r.kids[:0], hops: r.hops[:0], failed: r.failed[:0], order: r.order[:0], queue: r.queue[:0], said: r.said[:0],
+		Loop: l, out: r.out, in: r.in[:0], kids: r.kids[:0], hops: r.hops[:0], failed: r.failed[:0], order: r.order[:0], queue: r.queue[:0], said: r.said[:0], epitaphs: r.epitaphs[:0],
 		c: Collector{emissions: r.c.emissions[:0], streams: l.Streams}, fresh: r.fresh, lent: r.lent, fetched: l.Clock.Now(), sum: trace.Stepped{Where: l.where},
 	}
 	if len(r.fresh) > 1024 { // a map does not shrink
@@ -97,6 +97,7 @@ func (r *run) release() {
 	clear(r.failed)
 	clear(r.queue)
 	clear(r.said)
+	clear(r.epitaphs[:cap(r.epitaphs)])
 }
 
 // begin opens the pending frames, raises the floors by what they say, and decodes their tuples, unless that is better done one after the other.
@@ -195,5 +196,5 @@ func (r *run) unreadable(ctx context.Context, err error, data []byte) error {
 	l := r.blank(err)
 	l.ID, l.Payload, l.Size = tuple.FrameID(r.name, r.where.Task, nil), data[:min(len(data), 4<<10)], len(data)
 	r.sum.DeadLettered++
-	return r.outage(ctx, func() error { return r.Letters.Put(ctx, l) })
+	return r.put(ctx, l)
 }

@@ -38,11 +38,15 @@ func (a *arena[T]) close(s []T) []T {
 	return s[:len(s):len(s)]
 }
 
-// emit hands the children on along their hops and counts the item as handled.
+// emit hands the children on along their hops, puts letters among them aside, and counts the item as handled.
 func (r *run) emit(it *item, children []child) error {
 	xor := it.ledger
 	for i := range children {
 		t := &children[i].tuple
+		if t.Stream == epitaphStream {
+			r.epitaphs = append(r.epitaphs, t.Payload)
+			continue
+		}
 		t.Root, t.Offset = it.Root, it.Offset
 		t.Trace = tuple.Trace{}
 		if it.Trace.Sampled() {
@@ -57,9 +61,9 @@ func (r *run) emit(it *item, children []child) error {
 			xor ^= id
 			it.out++
 		}
+		r.sum.Emitted++
 	}
 	it.count(xor)
-	r.sum.Emitted += len(children)
 	return nil
 }
 

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -105,4 +108,52 @@ func TestTickOfOneGroup(t *testing.T) {
 	want(t, h.Feed(again), `b{"total":1}`)
 	h.Restart()
 	want(t, h.Feed(again), `b{"total":1}`) // recorded: emitted again, not computed
+}
+
+// TestLetterOfAFormerOwner: whether a tuple can be handled may depend on the state, so an owner that was replaced makes no letter of it.
+func TestLetterOfAFormerOwner(t *testing.T) {
+	h := bolttest.New(t, &counting{failing: bolt.Reject(errors.New("no"))})
+	h.Commit = func(*state.Batch) {
+		if _, err := h.Store.Claim(t.Context(), h.Loop.Own.Task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Push("source", tuple.Tuple{ID: tuple.ID{9}, Stream: tuple.DefaultStream, Key: "a", Payload: []byte(`{"poison":1}`)})
+	if _, err := h.Loop.Step(t.Context()); !errors.Is(err, state.ErrFenced) || len(h.Letters)+len(h.Deltas) > 0 {
+		t.Errorf("%v, letters %+v, deltas %+v", err, h.Letters, h.Deltas)
+	}
+}
+
+// TestLetterIsMadeUpFor: a letter was committed, and its owner died before it was stored. The next one stores it when the tuple comes again, before it reports it,
+// whatever the bolt would make of the tuple now; and so with a tick's.
+func TestLetterIsMadeUpFor(t *testing.T) {
+	b := &stubborn{broken: "b"}
+	b.failing = bolt.Reject(errors.New("no"))
+	h := bolttest.New(t, b)
+	bad := tuple.Tuple{ID: tuple.ID{9}, Offset: 7, Key: "a", Payload: []byte(`{"poison":1}`)}
+	want(t, h.Feed(bad, at("a"), at("b")), `a{"n":1}`, `b{"n":1}`)
+	want(t, h.Tick(bolt.Tick{Time: 10}), `a{"total":1}`)
+	stored := h.Letters
+	if len(stored) != 2 {
+		t.Fatalf("letters %+v", stored)
+	}
+	b.failing, b.broken = nil, ""
+	for _, lost := range []int{2, 1, 0} {
+		h.Letters = slices.Clone(stored[lost:])
+		h.Count++
+		h.Deltas = nil
+		h.Restart()
+		want(t, h.Feed(bad))
+		tick := tuple.Tuple{ID: tuple.RootID(tuple.Position{Origin: bolttest.TickOrigin}), Stream: tuple.TickStream, Payload: stored[1].Payload}
+		want(t, h.Feed(tick), `a{"total":1}`)
+		slices.SortFunc(h.Letters, func(a, b *tuple.Letter) int { return strings.Compare(a.Stream, b.Stream) })
+		slices.SortFunc(stored, func(a, b *tuple.Letter) int { return strings.Compare(a.Stream, b.Stream) })
+		if !reflect.DeepEqual(h.Letters, stored) {
+			t.Errorf("%d letters were lost: %+v, want %+v", lost, h.Letters, stored)
+		}
+		ledger := tuple.LedgerID(bad.ID, tuple.NameOf("node"), 0, tuple.Attempt{Generation: 1, Count: h.Count})
+		if h.Deltas[0].XOR != ledger {
+			t.Errorf("deltas %+v, want the tuple alone", h.Deltas)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -90,14 +91,15 @@ func (r *run) pause(ctx context.Context, d time.Duration, why error) error {
 	return r.Clock.Sleep(ctx, d)
 }
 
-// bury puts a tuple that cannot be handled among the dead letters, and counts it as handled: its root completes.
+// bury puts a tuple that a bolt without state cannot handle among the dead letters, and counts it as handled: its root completes.
 func (r *run) bury(ctx context.Context, it *item, why error) error {
 	it.count(it.ledger)
 	r.c.emissions = r.c.emissions[:0]
-	return r.letter(ctx, it, why)
+	return r.put(ctx, r.letter(it, why))
 }
 
-func (r *run) letter(ctx context.Context, it *item, why error) error {
+// letter is the dead letter of a tuple.
+func (r *run) letter(it *item, why error) *tuple.Letter {
 	l := r.blank(why)
 	l.ID, l.Source, l.Stream, l.Key, l.Time, l.Group, l.N, l.Payload = it.ID, it.source, it.Stream, it.Key, it.Time, it.Group, it.N, it.Payload
 	l.Origin, l.Offset, l.Generation, l.Count, l.Tries = it.Root.Origin, it.Offset, it.Root.Attempt.Generation, it.Root.Attempt.Count, it.tries
@@ -105,7 +107,42 @@ func (r *run) letter(ctx context.Context, it *item, why error) error {
 		l.TraceID = tuple.ID(it.Trace.TraceID).String()
 	}
 	r.tell1(it, trace.DeadLettered, why)
+	return l
+}
+
+func (r *run) put(ctx context.Context, l *tuple.Letter) error {
 	return r.outage(ctx, func() error { return r.Letters.Put(ctx, l) })
+}
+
+// epitaphStream is where a tuple's dead letter stands among what a stateful bolt emitted: recorded as that is, and delivered nowhere.
+const epitaphStream = "$epitaph"
+
+// epitaph is the dead letter of a tuple that a stateful bolt cannot handle. Whether it can depends on the state, so only an owner may say so: the letter is committed
+// like any other effect, and stored once the fence has let the commit pass.
+func (r *run) epitaph(it *item, why error) (child, error) {
+	r.c.emissions = r.c.emissions[:0]
+	b, err := json.Marshal(r.letter(it, why))
+	return child{tuple: tuple.Tuple{ID: it.ID, Stream: epitaphStream, Payload: b}}, err
+}
+
+// putAll stores the letters of what was committed, those that are not there already.
+func (r *run) putAll(ctx context.Context) error {
+	for _, b := range r.epitaphs {
+		var l tuple.Letter
+		if err := json.Unmarshal(b, &l); err != nil {
+			return fmt.Errorf("%w: %w", errRecord, err)
+		}
+		if known, err := r.known(ctx, l.ID); err != nil {
+			return err
+		} else if known {
+			continue
+		}
+		if err := r.put(ctx, &l); err != nil {
+			return err
+		}
+	}
+	r.epitaphs = r.epitaphs[:0]
+	return nil
 }
 
 // known asks whether there is a letter of id already.

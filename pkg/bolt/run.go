@@ -15,22 +15,24 @@ import (
 // batch.
 type run struct {
 	*Loop
-	in      []delivery
-	it      item // the tuple of a frame that is being handled
-	c       Collector
-	out     Packer
-	batch   state.Batch
-	fresh   map[tuple.ID]fresh // applied in this batch
-	order   []tuple.ID         // of fresh, since the last commit
-	kids    arena[child]
-	hops    arena[hop]
-	failed  []*item        // executed since the last Finish, for its failures
-	nested  map[*Loop]*run // what goes on in the inner loops
-	queue   []*item        // of an inner loop: what was emitted to it
-	said    []trace.Handled
-	lent    lent
-	fetched time.Time
-	sum     trace.Stepped
+	in     []delivery
+	it     item // the tuple of a frame that is being handled
+	c      Collector
+	out    Packer
+	batch  state.Batch
+	fresh  map[tuple.ID]fresh // applied in this batch
+	order  []tuple.ID         // of fresh, since the last commit
+	kids   arena[child]
+	hops   arena[hop]
+	failed []*item        // executed since the last Finish, for its failures
+	nested map[*Loop]*run // what goes on in the inner loops
+	queue  []*item        // of an inner loop: what was emitted to it
+	said   []trace.Handled
+
+	epitaphs [][]byte // dead letters of what is committed with the batch, or was: stored before anything is reported
+	lent     lent
+	fetched  time.Time
+	sum      trace.Stepped
 }
 
 // execute has the bolt handle every tuple of the batch, in order.
@@ -227,9 +229,8 @@ func (r *run) stateful(ctx context.Context, it *item) error {
 	}
 	r.c.group = it.group.name
 	err = r.try(ctx, it)
-	var children []child
 	if err == nil {
-		children, err = r.children(ctx, it)
+		f.children, err = r.children(ctx, it)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -238,16 +239,16 @@ func (r *run) stateful(ctx context.Context, it *item) error {
 		gate.n = max(gate.n, it.N)
 	}
 	if err != nil {
-		if err := r.bury(ctx, it, err); err != nil {
+		e, err := r.epitaph(it, err)
+		if err != nil {
 			return err
 		}
-		r.note(it.ID, f, nil)
-		return nil
+		f.children = []child{e}
+	} else {
+		defer r.tell1(it, trace.Acked, nil)
 	}
-	f.children = children
-	r.note(it.ID, f, children)
-	defer r.tell1(it, trace.Acked, nil)
-	return r.emit(it, children)
+	r.note(it.ID, f, f.children)
+	return r.emit(it, f.children)
 }
 
 // note records that id was applied and what it emitted, for the next commit.
@@ -313,7 +314,7 @@ func (r *run) finish(ctx context.Context) error {
 		}
 		it := r.failed[x.Index]
 		r.sum.Acked--
-		if err := r.letter(ctx, it, x.Err); err != nil {
+		if err := r.put(ctx, r.letter(it, x.Err)); err != nil {
 			return err
 		}
 	}
@@ -387,8 +388,12 @@ func (r *run) remember() {
 	}
 }
 
-// emitted stores what the batch emitted, after the commit that covers it. What waits in the tail goes with it if it is due.
+// emitted stores what the batch emitted, and the letters of what it could not handle, after the commit that covers them. What waits in the tail goes with it if it
+// is due.
 func (r *run) emitted(ctx context.Context) error {
+	if err := r.putAll(ctx); err != nil {
+		return err
+	}
 	frames := r.take()
 	if r.tail.out.waiting() && r.tail.due(r, r.Fetch) {
 		frames = append(frames, r.tail.out.Take()...)

@@ -204,11 +204,11 @@ func (r *run) slice(ctx context.Context, it *item, tick Tick, due []state.Due) (
 		}
 		if err != nil {
 			g.Tuple = &t
-			r.c.emissions = r.c.emissions[:0]
-			if err := r.letter(ctx, &g, err); err != nil {
+			e, err := r.epitaph(&g, err)
+			if err != nil {
 				return nil, err
 			}
-			continue
+			cs = []child{e}
 		}
 		all = append(all, cs...)
 	}

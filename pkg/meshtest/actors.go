@@ -329,8 +329,12 @@ func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
 		Away: func() bool { return m.chance(NoRead) }, Pause: a.yield,
 		Task: task, Revision: m.run1(a),
 	}
+	b := n.Build(env)
+	if s, stateful := b.(bolt.Stateful); stateful && m.broken.earlyLetters {
+		b = early{s, t}
+	}
 	return bolt.Options{
-		Where: m.where(n.ID, task), Revision: a.revision, Bolt: n.Build(env), Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
+		Where: m.where(n.ID, task), Revision: a.revision, Bolt: b, Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
 		Fetch: 4, Slice: m.Slice,
 	}
 }

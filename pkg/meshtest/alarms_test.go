@@ -254,6 +254,39 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
+// TestEarlyLetters breaks rule C27 where many commands meet many owners that were replaced and go on: one of these then refuses what its successor has done.
+func TestEarlyLetters(t *testing.T) {
+	const from, within = 260, 1000
+	run := func(seed uint64, early bool) (*Result, error) {
+		x := outside{docs: document.NewMemory(), told: newHook()}
+		o := alarmsRun(t, seed, x, false)
+		o.Faults[Crash], o.Faults[Zombie] = 0, 300
+		for i, q := range slices.Repeat(o.Commands, 7) {
+			q.ID = fmt.Sprint(q.ID, "-", i)
+			q.Payload = fmt.Appendf(nil, `{"command":%q,"note":%q}`, rule.CommandAck, q.ID)
+			o.Commands = append(o.Commands, q)
+		}
+		o.broken.earlyLetters = early
+		r, err := Run(o)
+		if err == nil {
+			_, err = lives(x, r, o.Commands)
+		}
+		return r, err
+	}
+	for seed := uint64(from); seed < from+within; seed++ {
+		r, err := run(seed, true)
+		if err == nil {
+			continue
+		}
+		if _, wrong := run(seed, false); wrong != nil {
+			t.Fatalf("seed %d fails with the rule in place too: %v", seed, wrong)
+		}
+		t.Logf("C27: a stateful task stores a dead letter before its commit: seed %d, %d faults: %v", seed, r.Hits, err)
+		return
+	}
+	t.Errorf("no violation in %d seeds", within)
+}
+
 // graded leaves only the alarm that readings alone raise: silence ends streaks, and whether it falls before a reading is anybody's guess.
 func graded(episodes map[string]int) map[string]int {
 	out := maps.Clone(episodes)

@@ -40,6 +40,7 @@ type breaks struct {
 	unannounced          bool // C25: an owner emits before it has told of itself
 	looksOnce            bool // C25: the revision is switched after one look at the leases
 	anyPause             bool // C26: what a lease says of an earlier pause counts
+	earlyLetters         bool // C27: a stateful task stores a dead letter before the commit that says why
 }
 
 // remaps reports whether frames or deltas are rewritten, so that a transport must remember what went through it.
@@ -194,6 +195,20 @@ func (t *transport) msgID(f bolt.Outgoing) tuple.ID {
 	}
 	first := binary.LittleEndian.Uint64(x.Tuples[0].ID[:])
 	return tuple.FrameID(tuple.NameOf(f.Node), f.Task, []uint64{first, uint64(tuple.NameOf(x.Source))})
+}
+
+// early is a stateful bolt whose rejections are dead letters at once.
+type early struct {
+	bolt.Stateful
+	t *transport
+}
+
+func (b early) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
+	err := b.Stateful.Execute(ctx, t, c)
+	if bolt.IsReject(err) {
+		b.t.m.store(&tuple.Letter{ID: t.ID, Node: b.t.in.node, Payload: t.Payload, Error: err.Error()})
+	}
+	return err
 }
 
 // batcher is a spout whose tuples are named by their place in a root.

@@ -2,6 +2,7 @@ package meshtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -232,6 +233,9 @@ func Run(o Options) (*Result, error) {
 
 func (m *mesh) peek() Peek { return Peek{m.documents, m.bodies, m.memory} }
 
+// errStuck: a run's patience has ended before it was done.
+var errStuck = errors.New("not done")
+
 func (m *mesh) play() {
 	for m.failed == nil && !m.flushed {
 		if m.steps >= m.Steps && m.faulty {
@@ -239,7 +243,7 @@ func (m *mesh) play() {
 			m.note("no more faults")
 		}
 		if m.steps > m.Steps+m.Patience {
-			m.fail("not done %d steps after the last fault: %s", m.Patience, m.stuck())
+			m.fail("%w %d steps after the last fault: %s", errStuck, m.Patience, m.stuck())
 			return
 		}
 		m.fault()

@@ -156,7 +156,7 @@ func (p *plant) run() (*Result, error) {
 	p.write()
 	o := p.options
 	if p.changes {
-		o.Changes = 1 + int(o.Seed%2)
+		o.Changes = max(o.Changes, 1+int(o.Seed%2))
 		o.Replay = func(l *tuple.Letter) bool { // what the spout cannot decode, once
 			return l.Node != spoutName || l.Origin != spout.LogOrigin(topologyName, spout.ReplayLog)
 		}
@@ -242,11 +242,14 @@ func (p *plant) completed(k Peek, part int, first, next int64) error {
 }
 
 // revisions are those in which clean may have handled a reading: 0 alone where they make no difference.
-func (p *plant) revisions() []uint32 {
-	if p.changes {
-		return []uint32{1, 2, 3}
+func (p *plant) revisions() (all []uint32) {
+	if !p.changes {
+		return []uint32{0}
 	}
-	return []uint32{0}
+	for i := range p.options.Changes + 1 {
+		all = append(all, uint32(i+1))
+	}
+	return all
 }
 
 // isStored and isIn say whether a reading is among the documents, and noted in an order.
