@@ -84,7 +84,7 @@ fuzz: ## every fuzz target in turn, FUZZTIME=60s each
 	done
 
 sim: ## the engine in simulated worlds with faults, SEEDS=100000 SEED=1
-	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Services|Alarms|LateReadings|Counterexamples|EarlyLetters' -seeds $(SEEDS) -seed $(SEED)
+	$(GO) test ./pkg/meshtest -count 1 -timeout 60m -v -run 'Simulation|Services|Alarms|LateReadings|Calls|CallRules|Counterexamples|EarlyLetters' -seeds $(SEEDS) -seed $(SEED)
 
 chaos-short: tools ## one small run of chaos, about two minutes, on a machine that does nothing else
 	$(GO) test -tags chaos -run TestChaosShort -v -timeout 10m ./tests/integration/chaos

@@ -193,7 +193,8 @@ func (r *run) unreadable(ctx context.Context, err error, data []byte) error {
 	if errors.Is(err, tuple.ErrVersion) {
 		return err
 	}
-	l := r.blank(err)
+	l := r.form()
+	l.Error, l.FailedAt = tuple.CutError(err.Error()), r.Clock.Now().UnixMilli()
 	l.ID, l.Payload, l.Size = tuple.FrameID(r.name, r.where.Task, nil), data[:min(len(data), 4<<10)], len(data)
 	r.sum.DeadLettered++
 	return r.put(ctx, l)

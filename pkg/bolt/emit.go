@@ -44,7 +44,7 @@ func (r *run) emit(it *item, children []child) error {
 	for i := range children {
 		t := &children[i].tuple
 		if t.Stream == epitaphStream {
-			r.epitaphs = append(r.epitaphs, t.Payload)
+			r.epitaphs = append(r.epitaphs, epitaph{t.Payload, it.Root.Attempt})
 			continue
 		}
 		t.Root, t.Offset = it.Root, it.Offset

@@ -12,6 +12,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/bolt/bolttest"
 	"github.com/boltmesh/boltmesh/pkg/state"
+	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
@@ -155,5 +156,108 @@ func TestLetterIsMadeUpFor(t *testing.T) {
 		if h.Deltas[0].XOR != ledger {
 			t.Errorf("deltas %+v, want the tuple alone", h.Deltas)
 		}
+	}
+}
+
+// told is letters that note what they announce, and cannot the first time.
+type told struct {
+	bolt.Letters
+	heard []tuple.Letter
+	away  bool
+}
+
+func (x *told) Announce(_ context.Context, l *tuple.Letter) error {
+	if x.away = !x.away; x.away {
+		return errors.New("nobody answers")
+	}
+	x.heard = append(x.heard, *l)
+	return nil
+}
+
+// TestLettersAreAnnounced: each time that a tuple with a letter is delivered this is told under the attempt of the delivery, before the tuple is reported.
+func TestLettersAreAnnounced(t *testing.T) {
+	bad := tuple.Tuple{ID: tuple.ID{9}, Offset: 7, Key: "a", Payload: []byte(`{"poison":1}`)}
+	for name, b := range map[string]bolt.Bolt{
+		"stateless": &echo{failing: []error{bolt.Reject(errors.New("no"))}}, "stateful": &counting{failing: bolt.Reject(errors.New("no"))}, "at the end": &late{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bolttest.New(t, b)
+			x := &told{}
+			h.Announced(func(l bolt.Letters) bolt.Letters { x.Letters = l; return x })
+			for i := range 3 {
+				before := len(h.Deltas)
+				h.Sink = func(trace.Event) {
+					if len(h.Deltas) > before && len(x.heard) <= i {
+						t.Error("reported, and not yet told")
+					}
+				}
+				want(t, h.Feed(bad))
+				h.Count++
+				h.Restart()
+			}
+			if len(x.heard) != 3 || len(h.Letters) != 1 {
+				t.Fatalf("told %+v, letters %+v", x.heard, h.Letters)
+			}
+			for i, l := range x.heard {
+				if l.ID != bad.ID || l.Offset != 7 || l.Count != uint32(i) || l.Generation != 1 || l.Node != "node" || i == 0 && l.Error != "no" {
+					t.Errorf("delivery %d: %+v", i, l)
+				}
+			}
+		})
+	}
+}
+
+// late is a bolt that finds at the end of a batch that it cannot handle its tuples.
+type late struct{ n int }
+
+func (b *late) Execute(context.Context, *tuple.Tuple, *bolt.Collector) error { b.n++; return nil }
+
+func (b *late) Finish(context.Context, *bolt.Collector) (failures []bolt.Failure, err error) {
+	for i := range b.n {
+		failures = append(failures, bolt.Failure{Index: i, Err: errors.New("no")})
+	}
+	b.n = 0
+	return failures, nil
+}
+
+// refusing is counting that cannot handle anything.
+type refusing struct{ counting }
+
+func (refusing) Execute(context.Context, *tuple.Tuple, *bolt.Collector) error {
+	return bolt.Reject(errors.New("no"))
+}
+
+// TestLetterOfOneTask: where all tasks get a tuple, that one of them cannot handle it says nothing of the others.
+func TestLetterOfOneTask(t *testing.T) {
+	for name, x := range map[string]struct{ able, unable bolt.Bolt }{
+		"stateless": {&echo{}, bolt.Func(refusing{}.Execute)}, "stateful": {&counting{}, &refusing{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := tuple.Tuple{ID: tuple.ID{9}, Offset: 7, Key: "a", Payload: []byte(`{}`)}
+			h := bolttest.New(t, x.unable)
+			h.Copies(0)
+			for range 2 {
+				want(t, h.Feed(in))
+				h.Restart()
+			}
+			letters := h.Letters
+			mine := tuple.ChildID(in.ID, tuple.Emitter{Node: tuple.NameOf("node"), By: tuple.ByTask(0)}, 0, 0)
+			if len(letters) != 1 || letters[0].Task != 0 || letters[0].ID != mine {
+				t.Fatalf("letters %+v", letters)
+			}
+			other := bolttest.New(t, x.able)
+			other.Copies(1)
+			other.Letters = letters
+			if got := other.Feed(in); len(got) != 1 {
+				t.Errorf("another task made %+v of the tuple", got)
+			}
+			third := bolttest.New(t, x.unable)
+			third.Copies(2)
+			third.Letters = letters
+			want(t, third.Feed(in))
+			if len(third.Letters) != 2 || third.Letters[1].Task != 2 || third.Letters[1].ID == letters[0].ID {
+				t.Errorf("letters %+v", third.Letters)
+			}
+		})
 	}
 }

@@ -57,11 +57,20 @@ type Deltas interface {
 
 // Letters is where a node's dead letters are kept.
 type Letters interface {
-	// Put stores a letter durably, once per (node, id).
+	// Put stores a letter durably, once per (node, id). Where all tasks of the node get the tuple, each has a letter of its own, and so another id.
 	Put(ctx context.Context, l *tuple.Letter) error
 	// Known reports whether a letter of this node was stored for id, whatever has become of it since: it may have been replayed under a new position,
 	// so a tuple that comes again under its old one must not be handled. It is asked for every tuple, and answers from memory.
 	Known(ctx context.Context, id tuple.ID) (bool, error)
+}
+
+// Announced is a Letters that also wants to hear of every delivery of a tuple that has a letter, before it counts as handled: when the letter was stored, and
+// whenever the tuple comes again.
+type Announced interface {
+	Letters
+	// Announce is told of the letter, under the attempt of this delivery; without Error and what else only the letter knows where only the tuple is at hand. It is called
+	// again after an error, for as long as it takes.
+	Announce(ctx context.Context, l *tuple.Letter) error
 }
 
 // Clock tells and passes the time.

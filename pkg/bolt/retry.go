@@ -100,22 +100,58 @@ func (r *run) bury(ctx context.Context, it *item, why error) error {
 
 // letter is the dead letter of a tuple.
 func (r *run) letter(it *item, why error) *tuple.Letter {
-	l := r.blank(why)
-	l.ID, l.Source, l.Stream, l.Key, l.Time, l.Group, l.N, l.Payload = it.ID, it.source, it.Stream, it.Key, it.Time, it.Group, it.N, it.Payload
-	l.Origin, l.Offset, l.Generation, l.Count, l.Tries = it.Root.Origin, it.Offset, it.Root.Attempt.Generation, it.Root.Attempt.Count, it.tries
-	if it.Trace.Sampled() {
-		l.TraceID = tuple.ID(it.Trace.TraceID).String()
-	}
+	l := r.blank(it)
+	l.Error, l.FailedAt = tuple.CutError(why.Error()), r.Clock.Now().UnixMilli()
 	r.tell1(it, trace.DeadLettered, why)
 	return l
 }
 
+// blank is the tuple's part of its letter.
+func (r *run) blank(it *item) *tuple.Letter {
+	l := r.form()
+	l.ID, l.Source, l.Stream, l.Key, l.Time, l.Group, l.N, l.Payload = r.letterID(it.ID), it.source, it.Stream, it.Key, it.Time, it.Group, it.N, it.Payload
+	l.Origin, l.Offset, l.Generation, l.Count, l.Tries = it.Root.Origin, it.Offset, it.Root.Attempt.Generation, it.Root.Attempt.Count, it.tries
+	if it.Trace.Sampled() {
+		l.TraceID = tuple.ID(it.Trace.TraceID).String()
+	}
+	return l
+}
+
+// letterID is the id of a tuple's letter. What one task cannot handle others may: where all get the tuple, each has a letter of its own.
+func (r *run) letterID(id tuple.ID) tuple.ID {
+	if !r.Copies {
+		return id
+	}
+	return tuple.ChildID(id, tuple.Emitter{Node: r.name, By: tuple.ByTask(r.where.Task)}, 0, 0)
+}
+
 func (r *run) put(ctx context.Context, l *tuple.Letter) error {
+	if err := r.store(ctx, l); err != nil {
+		return err
+	}
+	return r.announce(ctx, l)
+}
+
+func (r *run) store(ctx context.Context, l *tuple.Letter) error {
 	return r.outage(ctx, func() error { return r.Letters.Put(ctx, l) })
+}
+
+func (r *run) announce(ctx context.Context, l *tuple.Letter) error {
+	to, ok := r.Letters.(Announced)
+	if !ok {
+		return nil
+	}
+	return r.outage(ctx, func() error { return to.Announce(ctx, l) })
 }
 
 // epitaphStream is where a tuple's dead letter stands among what a stateful bolt emitted: recorded as that is, and delivered nowhere.
 const epitaphStream = "$epitaph"
+
+// epitaph is such a letter, and the attempt of the delivery that it stands for now.
+type epitaph struct {
+	letter  []byte
+	attempt tuple.Attempt
+}
 
 // epitaph is the dead letter of a tuple that a stateful bolt cannot handle. Whether it can depends on the state, so only an owner may say so: the letter is committed
 // like any other effect, and stored once the fence has let the commit pass.
@@ -127,17 +163,23 @@ func (r *run) epitaph(it *item, why error) (child, error) {
 
 // putAll stores the letters of what was committed, those that are not there already.
 func (r *run) putAll(ctx context.Context) error {
-	for _, b := range r.epitaphs {
+	for _, e := range r.epitaphs {
 		var l tuple.Letter
-		if err := json.Unmarshal(b, &l); err != nil {
+		if err := json.Unmarshal(e.letter, &l); err != nil {
 			return fmt.Errorf("%w: %w", errRecord, err)
 		}
-		if known, err := r.known(ctx, l.ID); err != nil {
+		known, err := r.known(ctx, l.ID)
+		if err != nil {
 			return err
-		} else if known {
-			continue
 		}
-		if err := r.put(ctx, &l); err != nil {
+		if !known {
+			if err := r.store(ctx, &l); err != nil {
+				return err
+			}
+		}
+		told := l
+		told.Generation, told.Count = e.attempt.Generation, e.attempt.Count
+		if err := r.announce(ctx, &told); err != nil {
 			return err
 		}
 	}
@@ -157,11 +199,8 @@ func (r *run) known(ctx context.Context, id tuple.ID) (known bool, err error) {
 	return known, err
 }
 
-// blank is a letter with what is the same for all letters of this loop.
-func (r *run) blank(why error) *tuple.Letter {
+// form is a letter with what is the same for all letters of this loop.
+func (r *run) form() *tuple.Letter {
 	w := r.where
-	return &tuple.Letter{
-		Topology: w.Topology, Node: w.Node, Task: w.Task, Worker: w.Worker, Revision: r.Revision,
-		Error: tuple.CutError(why.Error()), FailedAt: r.Clock.Now().UnixMilli(),
-	}
+	return &tuple.Letter{Topology: w.Topology, Node: w.Node, Task: w.Task, Worker: w.Worker, Revision: r.Revision}
 }

@@ -29,7 +29,7 @@ type run struct {
 	queue  []*item        // of an inner loop: what was emitted to it
 	said   []trace.Handled
 
-	epitaphs [][]byte // dead letters of what is committed with the batch, or was: stored before anything is reported
+	epitaphs []epitaph // dead letters of what is committed with the batch, or was: stored before anything is reported
 	lent     lent
 	fetched  time.Time
 	sum      trace.Stepped
@@ -160,9 +160,10 @@ func (r *run) handle(ctx context.Context, it *item) error {
 
 // lettered reports whether the tuple is among the dead letters already: it was handled, and its acknowledgement or its delta was lost.
 func (r *run) lettered(ctx context.Context, it *item) (known bool, err error) {
-	if known, err = r.known(ctx, it.ID); known {
+	if known, err = r.known(ctx, r.letterID(it.ID)); known {
 		it.count(it.ledger)
 		r.tell1(it, trace.Dropped, nil)
+		err = r.announce(ctx, r.blank(it))
 	}
 	return known, err
 }

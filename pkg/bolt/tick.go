@@ -184,7 +184,7 @@ func (r *run) slice(ctx context.Context, it *item, tick Tick, due []state.Due) (
 		r.c.agenda[d.Key] = strike
 		t := *it.Tuple // what a letter would say: the tick as it concerns this group
 		t.ID, t.Key, t.Group = tuple.ChildID(it.ID, tuple.Emitter{Node: r.name, By: tuple.ByGroup(d.Key)}, 0, 0), d.Key, d.Key
-		if known, err := r.known(ctx, t.ID); err != nil {
+		if known, err := r.known(ctx, r.letterID(t.ID)); err != nil {
 			return nil, err
 		} else if known { // stored, but the commit that was to record it never happened
 			continue

@@ -11,7 +11,7 @@ import (
 // Subject is where the owner of a topology's calls is asked.
 func Subject(topology string) string { return "bmctl." + topology + ".call" }
 
-// FailedSubject is where the owner is told of dead letters in the tree of a call.
+// FailedSubject is where the owner is told of dead letters in the tree of a call: a spout.Failed. It answers "ok", unless a later owner is to be told.
 func FailedSubject(topology string) string { return "bmctl." + topology + ".callfailed" }
 
 // What a request asks for.
@@ -92,10 +92,4 @@ func Parts(o spout.Outcome) (messages [][]byte, err error) {
 		messages = append(messages, b)
 	}
 	return messages, nil
-}
-
-// Failed is what a worker tells the owner: a tuple of a call's tree became a dead letter.
-type Failed struct {
-	Offset  int64         `json:"offset"` // the call's position
-	Failure spout.Failure `json:"failure"`
 }

@@ -197,10 +197,14 @@ func Subject(topology, node string, task int32) string {
 	return "bm." + topology + "." + node + "." + tuple.TaskName(task)
 }
 
-// Serve answers requests on a subject until stop is called. Each request has a goroutine of its own.
+// Serve answers requests on a subject until stop is called; nil says nothing. Each request has a goroutine of its own.
 func (c *Conn) Serve(subject string, answer func([]byte) []byte) (stop func(), err error) {
 	sub, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
-		go func() { _ = m.Respond(answer(m.Data)) }() // nobody is left to tell when the requester has gone
+		go func() {
+			if said := answer(m.Data); said != nil {
+				_ = m.Respond(said) // nobody is left to tell when the requester has gone
+			}
+		}()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("serve %s: %w", subject, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
@@ -333,10 +334,20 @@ func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
 	if s, stateful := b.(bolt.Stateful); stateful && m.broken.earlyLetters {
 		b = early{s, t}
 	}
-	return bolt.Options{
+	o := bolt.Options{
 		Where: m.where(n.ID, task), Revision: a.revision, Bolt: b, Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
-		Fetch: 4, Slice: m.Slice,
+		Fetch: 4, Slice: m.Slice, Copies: m.copies(n.ID),
 	}
+	if m.calling != nil {
+		o.Letters = m.lettersTold(t, m.calling.tell(a))
+	}
+	return o
+}
+
+// copies reports whether every task of a node gets every tuple.
+func (m *mesh) copies(node string) bool {
+	all := func(e bolt.Edge) bool { return e.To == node && e.All }
+	return slices.ContainsFunc(m.Edges, all) || slices.ContainsFunc(m.Nodes, func(n Node) bool { return slices.ContainsFunc(n.Edges, all) })
 }
 
 // run steps a loop until it has another owner, or another revision is applied.

@@ -40,6 +40,11 @@ type breaks struct {
 	unannounced          bool // C25: an owner emits before it has told of itself
 	looksOnce            bool // C25: the revision is switched after one look at the leases
 	anyPause             bool // C26: what a lease says of an earlier pause counts
+	staleAnswers         bool // C28: an owner of the calls answers without asking whether it is still that
+	unwrittenFloors      bool // C28: what it emits carries a floor that is not durable
+	lateGather           bool // C28: it emits before it has taken over the input of replies
+	toldOnce             bool // C28: a dead letter of a call counts though no owner was told
+	newLetters           bool // C28: it is told when it is stored, and not when its tuple comes again
 	earlyLetters         bool // C27: a stateful task stores a dead letter before the commit that says why
 }
 

@@ -81,6 +81,9 @@ func (m *mesh) logs() []string {
 	if len(m.Commands) > 0 {
 		logs = append(logs, spout.CommandLog)
 	}
+	if len(m.Calls) > 0 {
+		logs = append(logs, spout.CallLog)
+	}
 	return logs
 }
 
@@ -177,6 +180,9 @@ func (m *mesh) wayBack(l *tuple.Letter) (bolt.Edge, error) {
 	}
 	for _, e := range edges {
 		if e.To == l.Node && e.Stream == l.Stream {
+			if e.All {
+				e.All, e.Direct, e.Task = false, true, l.Task
+			}
 			return e, nil
 		}
 	}
@@ -203,7 +209,7 @@ func (m *mesh) operate(a *actor) error {
 
 // settled reports whether all changes have been made, and every letter that is to be replayed was, and is processed.
 func (m *mesh) settled() bool {
-	if m.applied.revision != m.last() || m.applied.paused || !m.obeyed() {
+	if m.applied.revision != m.last() || m.applied.paused || !m.obeyed() || m.calling != nil && !m.calling.settled() {
 		return false
 	}
 	if m.Replay == nil {

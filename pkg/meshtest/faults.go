@@ -207,6 +207,13 @@ func (m *mesh) replace(dies bool) {
 		m.obey()
 		return
 	}
+	if m.calling != nil && m.rng.IntN(3) == 0 {
+		if dies {
+			m.calling.current().kill()
+		}
+		m.calling.take()
+		return
+	}
 	switch n := m.rng.IntN(len(m.parts) + 1 + len(m.Nodes)); {
 	case n < len(m.parts):
 		end(m.parts[n].actor)

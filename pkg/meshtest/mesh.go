@@ -78,6 +78,10 @@ type Options struct {
 	Replay func(l *tuple.Letter) bool
 	// Commands are given in this order, by an operator who may give one again; their times are set when they are.
 	Commands []spout.Command
+	// Calls are made by callers that ask again until they are answered; their times are set then. Answered checks each outcome that an owner of the calls, or one that
+	// was replaced and does not know, is about to tell.
+	Calls    []spout.Call
+	Answered func(o spout.Outcome) error
 	// Completed is called at every root completion with the origin's partition (-1: ticks) and the offsets that it covered: all under them must have
 	// been applied and stored.
 	Completed func(p Peek, partition int, first, next int64) error
@@ -104,6 +108,7 @@ func Origin(partition int) tuple.Origin { return origin(partition) }
 type Result struct {
 	Peek
 	Letters []*tuple.Letter
+	Lost    int // answers of calls, complete, of which no caller has heard
 	Ticks   int64
 	Steps   int
 	Hits    int   // faults drawn
@@ -130,6 +135,7 @@ type mesh struct {
 	commander  *commandOwner // nil: there are no commands
 	commanders int           // owners of the log of commands so far
 	commanded  int           // commands given
+	calling    *calling      // nil: there are no calls
 	applied    applied
 	leases     []lease
 	stored     []*tuple.Letter // in the order in which they came
@@ -220,11 +226,20 @@ func Run(o Options) (*Result, error) {
 		m.obey()
 		m.start("commands", m.command)
 	}
+	if len(o.Calls) > 0 {
+		m.calling = newCalling(m)
+		m.calling.take()
+		m.start("callers", m.calling.call)
+	}
 	if o.Changes > 0 || o.Paused > 0 {
 		m.start("apply", m.change)
 	}
 	m.play()
-	r := &Result{Peek: m.peek(), Ticks: m.logLength(), Steps: m.steps, Hits: m.hits, Now: m.now, History: m.history}
+	lost := 0
+	if m.calling != nil {
+		lost = m.calling.lost
+	}
+	r := &Result{Lost: lost, Peek: m.peek(), Ticks: m.logLength(), Steps: m.steps, Hits: m.hits, Now: m.now, History: m.history}
 	for _, l := range m.letters {
 		r.Letters = append(r.Letters, l)
 	}
@@ -283,6 +298,9 @@ func (m *mesh) stuck() string {
 	if m.commander != nil && m.commander.commands != nil {
 		fmt.Fprintf(&b, "commands: %s", m.commander.commands.Describe())
 	}
+	if m.calling != nil && m.calling.current().calls != nil {
+		fmt.Fprintf(&b, "%d calls without an answer: %s", len(m.calling.open), m.calling.current().calls.Describe())
+	}
 	fmt.Fprintf(&b, "%+v of %d revisions, leases %+v\n", m.applied, m.last(), m.alive())
 	for _, to := range m.addresses {
 		if n := len(m.streams[to].messages); n > 0 {
@@ -314,6 +332,11 @@ func (m *mesh) deliver() {
 	}
 	if m.commander != nil && d.origin == spout.LogOrigin(topologyName, spout.CommandLog) {
 		m.commander.inbox = append(m.commander.inbox, d.deltas...)
+	}
+	if m.calling != nil && d.origin == spout.LogOrigin(topologyName, spout.CallLog) {
+		for _, o := range m.calling.owners { // whoever was replaced and goes on hears them too
+			o.inbox = append(o.inbox, d.deltas...)
+		}
 	}
 	for _, p := range m.parts {
 		if d.origin == origin(p.index) {

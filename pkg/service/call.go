@@ -15,6 +15,7 @@ import (
 	"github.com/boltmesh/boltmesh/pkg/ack"
 	"github.com/boltmesh/boltmesh/pkg/bolt"
 	"github.com/boltmesh/boltmesh/pkg/call"
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -53,7 +54,7 @@ func (h *host) callLoop(ctx, hard context.Context) error {
 	d.calls, err = spout.NewCalls(hard, spout.Options{
 		Where: where, Generation: generation, Revision: h.revision, Outbox: h.outbox, Clock: clock{}, Sink: h.Sink, Holders: h.holders,
 		Ledger: ack.Options{Timeout: spec.Timeout.Milliseconds()},
-	}, name, h.Logs, spout.CallsOptions{Spec: spec, Edges: edges(h.plan, &h.node), Done: d.done})
+	}, name, h.Logs, spout.CallsOptions{Spec: spec, Edges: edges(h.plan, &h.node), Done: d.done, Letter: d.letter})
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (h *host) callLoop(ctx, hard context.Context) error {
 	}()
 	for subject, answer := range map[string]func([]byte) []byte{
 		call.Subject(name):       func(q []byte) []byte { return d.answer(hard, q) },
-		call.FailedSubject(name): d.failed,
+		call.FailedSubject(name): func(told []byte) []byte { return d.failed(hard, told) },
 	} {
 		unserve, err := h.Conn.Serve(subject, answer)
 		if err != nil {
@@ -90,7 +91,7 @@ func (h *host) gather(ctx context.Context, calls *spout.Calls, epoch uint64) (<-
 	where := h.where(name, topology.ReplyNode)
 	l, err := bolt.New(ctx, bolt.Options{
 		Where: where, Revision: h.revision, Fetch: repliesAtOnce, Inbox: inbox, Outbox: h.outbox, Deltas: h.Conn.Deltas(name),
-		Letters: h.chained.of(h, topology.ReplyNode), Clock: clock{}, Sink: h.Sink,
+		Letters: spout.CallLetters{Letters: h.chained.of(h, topology.ReplyNode), Origin: calls.Origin, Tell: calls.Fail}, Clock: clock{}, Sink: h.Sink,
 		Bolt: bolt.Func(func(_ context.Context, t *tuple.Tuple, c *bolt.Collector) error {
 			if !json.Valid(t.Payload) { // or the whole answer could not be told
 				return bolt.Reject(errors.New("the reply is not JSON"))
@@ -336,45 +337,50 @@ func (d *desk) send(c *caller) error {
 	return nil
 }
 
-// failed takes in what a worker tells of a dead letter.
-func (d *desk) failed(told []byte) []byte {
-	var f call.Failed
-	if err := json.Unmarshal(told, &f); err != nil {
+// failed takes in what a worker tells of a dead letter. A former owner says nothing: another one answers, or the worker asks again.
+func (d *desk) failed(ctx context.Context, told []byte) []byte {
+	var f spout.Failed
+	err := json.Unmarshal(told, &f)
+	if err == nil {
+		err = d.calls.Fail(ctx, f)
+	}
+	switch {
+	case errors.Is(err, spout.ErrLater):
+		return nil
+	case err != nil:
 		return []byte(err.Error())
 	}
-	d.calls.Fail(tuple.Position{Origin: d.calls.Origin, Offset: f.Offset}, f.Failure)
 	return []byte("ok")
 }
 
-// tellingLetters are a node's dead letters in a topology that takes calls: the owner of the calls is told of those that came of one, before the tuple counts
-// as handled and the call can be complete.
-type tellingLetters struct {
-	bolt.Letters
-	h      *host
-	origin tuple.Origin
+// letter finds a dead letter of the topology; nil when there is none.
+func (d *desk) letter(ctx context.Context, node string, id tuple.ID) (*tuple.Letter, error) {
+	l, _, err := d.letters.Load(ctx, d.plan.Topology.Name, node, id)
+	if errors.Is(err, jetstream.ErrNotFound) {
+		return nil, nil
+	}
+	return l, err
 }
 
-// letters returns where a node's dead letters go.
+// lettersOf are a node's dead letters, of which the owner of the calls is told if the topology takes calls.
 func (h *host) lettersOf(to bolt.Letters) bolt.Letters {
 	if !h.plan.Topology.Spout.Calls {
 		return to
 	}
-	return tellingLetters{to, h, spout.LogOrigin(h.plan.Topology.Name, spout.CallLog)}
+	return spout.CallLetters{Letters: to, Origin: spout.LogOrigin(h.plan.Topology.Name, spout.CallLog), Tell: h.tellFailed}
 }
 
-// Put implements bolt.Letters.
-func (t tellingLetters) Put(ctx context.Context, l *tuple.Letter) error {
-	if err := t.Letters.Put(ctx, l); err != nil || l.Origin != t.origin {
-		return err
-	}
-	told, err := json.Marshal(call.Failed{Offset: l.Offset, Failure: spout.Failure{Node: l.Node, Worker: l.Worker, Letter: l.ID, Error: l.Error}})
+// tellFailed tells the owner of the calls of a dead letter.
+func (h *host) tellFailed(ctx context.Context, f spout.Failed) error {
+	told, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellFailure)
 	defer cancel()
-	if _, err := t.h.Conn.Request(ctx, call.FailedSubject(l.Topology), told); err != nil { // the letter is stored: the caller misses a reply, no more
-		t.h.Sink.Emit(trace.Failed{Where: t.h.at(), Doing: "tell of a dead letter of a call", Err: err})
+	answer, err := h.Conn.Request(ctx, call.FailedSubject(h.plan.Topology.Name), told)
+	if err == nil && string(answer) != "ok" {
+		err = errors.New(string(answer))
 	}
-	return nil
+	return err
 }

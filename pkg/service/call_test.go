@@ -147,7 +147,7 @@ func TestCallFails(t *testing.T) {
 	m.apply(strings.Replace(foremanYAML, "timeout: 2s", "timeout: 30s", 1))
 	c := m.client()
 	var failed *call.FailedError
-	if _, err := c.Call(t.Context(), "foreman", json.RawMessage(`{"msg":"bad"}`), call.Options{}); !errors.As(err, &failed) || len(failed.Failures) != 1 ||
+	if _, err := c.Call(t.Context(), "foreman", json.RawMessage(`{"msg":"bad"}`), call.Options{}); !errors.As(err, &failed) || len(failed.Failures) != 2 ||
 		failed.Failures[0].Node != "b" || failed.Failures[0].Worker != "b1" || !strings.Contains(err.Error(), "it is bad") {
 		t.Errorf("a rejected call: %v", err)
 	}

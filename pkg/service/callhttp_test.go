@@ -66,7 +66,7 @@ func TestCallHTTP(t *testing.T) {
 	for msg := ""; msg != "sent"; msg = <-began { // it is worked on though nobody waits
 	}
 	var bad call.Refusal
-	if status, err := post(t.Context(), "foreman", `{"msg":"bad"}`, &bad); err != nil || status != http.StatusBadGateway || len(bad.Failures) != 1 ||
+	if status, err := post(t.Context(), "foreman", `{"msg":"bad"}`, &bad); err != nil || status != http.StatusBadGateway || len(bad.Failures) != 2 ||
 		bad.Failures[0].Node != "b" || bad.Failures[0].Worker != "b1" || !strings.Contains(bad.Error, "it is bad") {
 		t.Errorf("%d, %v: %+v", status, err, bad)
 	}

@@ -223,10 +223,10 @@ func wayBack(plan *topology.Plan, l *tuple.Letter) (bolt.Edge, error) {
 			if e.To != l.Node || e.Stream != l.Stream {
 				continue
 			}
-			if e.Custom == "" && !e.Named {
+			if e.Custom == "" && !e.Named && !e.All {
 				return e, nil
 			}
-			if l.Task < e.Tasks && l.Task >= 0 { // only the emitting service can divide: it has done so
+			if l.Task < e.Tasks && l.Task >= 0 { // only the emitting service can divide, and has done so; or all got it, and this task could not handle it
 				return bolt.Edge{To: l.Node, Stream: l.Stream, Tasks: e.Tasks, Direct: true, Task: l.Task, Gated: e.Gated}, nil
 			}
 		}

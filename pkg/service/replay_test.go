@@ -123,6 +123,7 @@ bolts:
   - {id: clean, kind: convert, from: in, save: readings}
   - {id: hourly, kind: stat, from: clean, window: {tumbling: 1h, time: event}, aggregates: {n: count}, tasks: 4, save: hourly}
   - {id: hot, kind: alarm, from: clean, when: x > 80, tasks: 4, save: alarms}
+  - {id: each, kind: convert, from: {node: clean, grouping: all}, tasks: 3, save: copies}
 `), topology.Options{})
 	if err := problems.Err(); err != nil {
 		t.Fatal(err)
@@ -145,6 +146,8 @@ bolts:
 		"a command to a stat":   {tuple.Letter{Node: "hourly", Source: "in", Stream: tuple.CommandStream, Group: "m1"}, "has no alarm hourly", 0},
 		"to a node that left":   {tuple.Letter{Node: "daily", Source: "clean", Stream: "default"}, "no node daily any more", 0},
 		"from a node that left": {tuple.Letter{Node: "hourly", Source: "washed", Stream: "default"}, "does not receive", 0},
+		"of one of all tasks":   {tuple.Letter{Node: "each", Source: "clean", Stream: "default", Task: 2}, "", 2},
+		"of one that left":      {tuple.Letter{Node: "each", Source: "clean", Stream: "default", Task: 3}, "does not receive", 0},
 		"on another stream":     {tuple.Letter{Node: "hourly", Source: "clean", Stream: "late"}, "does not receive", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -76,9 +77,12 @@ type Outcome struct {
 type CallsOptions struct {
 	Spec  topology.Spout
 	Edges []bolt.Edge // of the spout
+	// Letter returns a dead letter of a node; nil when it is not there any more.
+	Letter func(ctx context.Context, node string, id tuple.ID) (*tuple.Letter, error)
 	// Keep is how many processed calls keep their ids, the youngest: a call made again under an older one is another call. Default 131,072.
 	Keep int64
-	// Done is told of each call whose tree is complete, unless nobody waits for it. It is called by Apply and the like, before the floor moves.
+	// Done is told of each call whose tree is complete, unless nobody waits for it, by Settle and Tick, before the floor moves. An owner that was replaced tells
+	// nothing.
 	Done func(Outcome)
 }
 
@@ -93,7 +97,8 @@ type Calls struct {
 	emitted      int64 // index behind the last entry emitted
 	forgot       int64 // ids of entries below are forgotten
 	open         map[int64]*gathered
-	bytes        int // of all in open
+	complete     []int64 // of open: not told yet
+	bytes        int     // of all in open
 }
 
 // gathered is what has come for a call so far.
@@ -101,9 +106,15 @@ type gathered struct {
 	id       string
 	replies  map[tuple.ID]Reply
 	failures []Failure
-	failed   map[tuple.ID]struct{} // letters
+	failed   map[letterAt]struct{}
 	bytes    int
 	tooMany  bool
+}
+
+// letterAt names a letter: one tuple may have some, at different nodes.
+type letterAt struct {
+	node string
+	id   tuple.ID
 }
 
 // NewCalls reads where the log stands. The generation in o has been raised for the log CallLog by the caller; o.Commit, o.Floor and o.Sink are set here.
@@ -118,7 +129,7 @@ func NewCalls(ctx context.Context, o Options, topology string, logs state.Logs, 
 	said := o.Sink
 	o.Sink = func(e trace.Event) {
 		if done, ok := e.(trace.Completed); ok {
-			c.complete(done.Root.First)
+			c.complete = append(c.complete, done.Root.First)
 		}
 		said.Emit(e)
 	}
@@ -126,7 +137,7 @@ func NewCalls(ctx context.Context, o Options, topology string, logs state.Logs, 
 	if c.Log, err = openLog(ctx, o, topology, CallLog, logs, 0, c.emission); err != nil {
 		return nil, err
 	}
-	c.window, c.start, c.emitted = callWindow, c.next, c.next
+	c.window, c.start, c.emitted, c.before, c.durable = callWindow, c.next, c.next, c.tell, true
 	if c.Keep <= 0 {
 		c.Keep = 1 << 17
 	}
@@ -215,7 +226,7 @@ func (c *Calls) emission(_ context.Context, at int64, payload []byte) (emission,
 	c.mu.Lock()
 	c.emitted = at + 1
 	if !call.NoWait {
-		c.open[at] = &gathered{id: call.ID, replies: map[tuple.ID]Reply{}, failed: map[tuple.ID]struct{}{}}
+		c.open[at] = &gathered{id: call.ID, replies: map[tuple.ID]Reply{}, failed: map[letterAt]struct{}{}}
 	}
 	c.mu.Unlock()
 	c.Sink.Emit(said)
@@ -245,18 +256,52 @@ func (c *Calls) Gather(at tuple.Position, r Reply) {
 	c.bytes += size
 }
 
-// Fail takes in that a tuple of a call's tree became a dead letter.
-func (c *Calls) Fail(at tuple.Position, f Failure) {
+// ErrLater says that a later owner must be told: this one has been replaced.
+var ErrLater = errors.New("the calls have a later owner")
+
+// Fail takes in that a tuple of a call's tree has a dead letter, once however often it is told.
+func (c *Calls) Fail(ctx context.Context, told Failed) error {
+	f := told.Failure
+	if told.Generation > c.Generation {
+		return ErrLater
+	}
+	if f.Error == "" && c.waits(told) {
+		l, err := c.Letter(ctx, f.Node, f.Letter)
+		switch {
+		case err != nil:
+			return err
+		case l == nil:
+			f.Error = "it became a dead letter, which was replayed or dropped since"
+		default:
+			f.Worker, f.Error = l.Worker, l.Error
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := c.open[at.Offset]
-	if g == nil || at.Origin != c.Origin || len(g.failed) > MaxReplies {
+	if g := c.open[told.Offset]; g != nil {
+		g.fail(f)
+	}
+	return nil
+}
+
+// waits reports whether somebody waits for a call who has not been told of a failure.
+func (c *Calls) waits(told Failed) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.open[told.Offset]
+	return g != nil && !g.knows(told.Failure)
+}
+
+func (g *gathered) knows(f Failure) bool {
+	_, known := g.failed[letterAt{f.Node, f.Letter}]
+	return known
+}
+
+func (g *gathered) fail(f Failure) {
+	if len(g.failed) > MaxReplies || g.knows(f) {
 		return
 	}
-	if _, again := g.failed[f.Letter]; again {
-		return
-	}
-	g.failed[f.Letter] = struct{}{}
+	g.failed[letterAt{f.Node, f.Letter}] = struct{}{}
 	if len(g.failures) < MaxFailures {
 		f.Error = tuple.CutError(f.Error)
 		g.failures = append(g.failures, f)
@@ -288,19 +333,31 @@ func (c *Calls) Past(at int64) bool {
 // Root returns the root of a call.
 func (c *Calls) Root(at int64) tuple.Root { return tuple.Root{Origin: c.Origin, First: at} }
 
-func (c *Calls) complete(at int64) {
-	c.mu.Lock()
-	g := c.open[at]
-	if g == nil {
-		c.mu.Unlock()
-		return
+// tell tells Done of what is complete. An owner that does not know that it was replaced would find its roots complete too, for what the next one has processed is
+// handled no more: but their replies are not with it. So the store is asked first.
+func (c *Calls) tell(ctx context.Context) error {
+	if len(c.complete) == 0 {
+		return nil
 	}
-	out := g.outcome(at)
-	c.mu.Unlock()
-	c.Done(out) // before it is past: whoever asks in between finds one or the other
-	c.mu.Lock()
-	c.close(at)
-	c.mu.Unlock()
+	if err := stale(c.logs.SetFloor(ctx, c.topology, c.name, c.Generation, 0)); err != nil { // moves nothing: only the owner may
+		return err
+	}
+	for _, at := range c.complete {
+		c.mu.Lock()
+		g := c.open[at]
+		if g == nil {
+			c.mu.Unlock()
+			continue
+		}
+		out := g.outcome(at)
+		c.mu.Unlock()
+		c.Done(out) // before it is past: whoever asks in between finds one or the other
+		c.mu.Lock()
+		c.close(at)
+		c.mu.Unlock()
+	}
+	c.complete = c.complete[:0]
+	return nil
 }
 
 func (g *gathered) outcome(at int64) Outcome {

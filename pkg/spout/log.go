@@ -29,6 +29,7 @@ type Log struct {
 	window         int64 // see the constant
 	keep           int64 // how many of the last entries stay when the floor has passed them
 	entry          entryFunc
+	before         func(ctx context.Context) error // what must have been done when the floor moves; nil: nothing
 }
 
 // entryFunc says what the entry at index at stands for. After an error it is asked again.
@@ -54,6 +55,29 @@ func openLog(ctx context.Context, o Options, topology, name string, logs state.L
 	}
 	l.Loop, l.length, l.next = New(o), length, floor
 	return l, nil
+}
+
+// Settle commits the floor if it has moved since the last commit.
+func (l *Log) Settle(ctx context.Context) error {
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	return l.Loop.Settle(ctx)
+}
+
+// Tick replays what is overdue and commits the floor if it has moved.
+func (l *Log) Tick(ctx context.Context) error {
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	return l.Loop.Tick(ctx)
+}
+
+func (l *Log) prepare(ctx context.Context) error {
+	if l.before == nil {
+		return nil
+	}
+	return l.before(ctx)
 }
 
 // Length returns how many entries the log has had, as last read.

@@ -49,6 +49,7 @@ type Loop struct {
 	bytes     int            // of their payloads
 	pack      *bolt.Packer   // of the last emission
 	committed int64
+	durable   bool // frames carry no floor that is not committed: what a later owner emits again must be handled again
 }
 
 type root struct {
@@ -109,6 +110,9 @@ func (l *Loop) emit(ctx context.Context, first, next int64, a tuple.Attempt) err
 func (l *Loop) load(pack *bolt.Packer, first, next int64, a tuple.Attempt) error {
 	tuples := l.roots[first].tuples
 	at := tuple.Root{Origin: l.Origin, First: first, Attempt: a, Floor: l.ledger.Floor()}
+	if l.durable {
+		at.Floor = l.committed
+	}
 	var xor uint64
 	for i := range tuples {
 		tuples[i].Root = at

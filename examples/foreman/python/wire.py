@@ -148,6 +148,11 @@ def child_id(parent, node, stream, ordinal, by=bytes(16)):
     return rounds(parent, *struct.unpack("<QQ", by), name(node), name(stream), ordinal, 0)
 
 
+def letter_id(id, node, task):
+    """The id of a tuple's dead letter where all tasks get it."""
+    return rounds(id, *struct.unpack("<QQ", by_task(task)), name(node), 0, 0, 0)
+
+
 def by_task(task):
     return H(b"t" + struct.pack("<i", task))
 

@@ -222,7 +222,10 @@ class Host:
             for t in tuples:
                 ids.append(wire.ledger_id(t["id"], self.id, task, t["root"]))
                 xor = ids[-1]
-                done = t["offset"] < self.floors[t["root"]["origin"]] or t["stream"] == "$tick" or t["id"].hex() in self.letters
+                done = t["offset"] < self.floors[t["root"]["origin"]] or t["stream"] == "$tick"
+                if not done and self.letter_id(t, task) in self.letters:
+                    done = True
+                    self.tell(t, self.letter_id(t, task), "")
                 for child, to, at in [] if done else self.execute(t, task):
                     ledger = wire.ledger_id(child["id"], to, at, t["root"])
                     out.setdefault((to, at), []).append(child | {"ledger": ledger, "parent": ids[-1]})
@@ -298,7 +301,7 @@ class Host:
 
     def letter(self, t, task, why, size):
         """Stores a dead letter, once; of a call, its owner is told before the tuple counts as handled."""
-        r, id = t.get("root", {}), t["id"].hex()
+        r, id = t.get("root", {}), self.letter_id(t, task)
         l = {"id": id, "topology": self.topology, "node": self.id, "task": task, "worker": self.worker, "revision": self.revision,
              "source": t.get("source", ""), "stream": t.get("stream", ""), "device": t.get("key", ""), "time": t.get("time", 0), "group": t.get("group", ""),
              "payload": base64.b64encode(t["payload"][: None if size <= MOST else 4096]).decode(), "size": size, "origin": str(r.get("origin", 0)), "offset": t.get("offset", 0),
@@ -313,12 +316,22 @@ class Host:
 
         self.until(put)
         self.letters.add(id)
+        self.tell(t, id, l["error"])
+
+    def letter_id(self, t, task):
+        """Where all tasks get a tuple, each has a letter of its own."""
+        return (wire.letter_id(t["id"], self.id, task) if self.copies else t["id"]).hex()
+
+    def tell(self, t, id, error):
+        """Tells the owner of the calls of a call's dead letter, whenever its tuple is delivered."""
+        r = t.get("root", {})
         if r.get("origin") == wire.origin(self.topology, "call"):
-            failed = {"offset": t["offset"], "failure": {"node": self.id, "worker": self.worker, "letter": id, "error": l["error"]}}
-            try:
-                self.nc.request(f"bmctl.{self.topology}.callfailed", json.dumps(failed).encode(), timeout=2)
-            except TimeoutError:
-                pass  # the letter is stored: the caller misses a reply, no more
+            failed = {"offset": t["offset"], "generation": r["generation"], "failure": {"node": self.id, "worker": self.worker, "letter": id, "error": error}}
+            self.until(lambda: self.hear(json.dumps(failed).encode()))
+
+    def hear(self, failed):
+        if self.nc.request(f"bmctl.{self.topology}.callfailed", failed, timeout=2).data != b"ok":
+            raise TimeoutError
 
 
 def cost(t):

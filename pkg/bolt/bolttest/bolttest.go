@@ -76,6 +76,18 @@ func (h *Harness) Streams(names ...string) {
 	h.Restart()
 }
 
+// Copies makes the harness the given task of a node of which every task gets every tuple, and restarts it.
+func (h *Harness) Copies(task int32) {
+	h.options.Copies, h.options.Where.Task = true, task
+	h.Restart()
+}
+
+// Announced puts something before Letters, and restarts the bolt.
+func (h *Harness) Announced(by func(bolt.Letters) bolt.Letters) {
+	h.options.Letters = by(h.options.Letters)
+	h.Restart()
+}
+
 // Outbox replaces where frames are published, and restarts the bolt: Feed, Tick and Step then return nothing.
 func (h *Harness) Outbox(o bolt.Outbox) {
 	h.options.Outbox = o

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Logs) {
 	}{
 		{"a call is answered", testAnswered},
 		{"an owner that comes after", testSuccessor},
+		{"floors that frames carry", testFloor},
 		{"ids are forgotten", testForgotten},
 		{"what is gathered", testGathered},
 		{"what is gathered is bounded", testBounded},
@@ -193,6 +194,33 @@ func testSuccessor(d *desk) {
 	if err := d.calls.Settle(d.Context()); !errors.Is(err, spout.ErrStale) {
 		d.Errorf("a former owner moves the floor: %v", err)
 	}
+	if len(d.done) > 0 {
+		d.Errorf("a former owner answers: %+v", d.done)
+	}
+}
+
+// testFloor: bolts do not handle again what lies below a floor. What was processed and not noted, the next owner emits again, and needs their replies.
+func testFloor(d *desk) {
+	emits := func(floor int64) {
+		d.Helper()
+		if len(d.frames) != 1 || d.frames[0].Tuples[0].Root.Floor != floor {
+			d.Errorf("emitted %+v, want one frame with the floor %d", d.frames, floor)
+		}
+	}
+	d.own()
+	d.call("a", 0, true)
+	d.pump()
+	emits(0)
+	d.handle("x")
+	d.call("b", 1, true)
+	d.pump()
+	emits(0)
+	d.work("x")
+	d.answered("a", 1)
+	d.answered("b", 1)
+	d.call("c", 2, true)
+	d.pump()
+	emits(2)
 }
 
 func testForgotten(d *desk) {
@@ -225,12 +253,21 @@ func testGathered(d *desk) {
 	d.calls.Gather(at, spout.Reply{Node: "b", ID: tuple.ID{1}, Payload: json.RawMessage(`{}`)}) // again, after a crash
 	at.Origin++
 	d.calls.Gather(at, spout.Reply{Node: "b", ID: tuple.ID{2}, Payload: json.RawMessage(`{}`)}) // of another log
-	d.calls.Fail(d.frames[1].Tuples[0].Position(), spout.Failure{Node: "b", Letter: tuple.ID{3}, Error: "bad"})
+	offset, generation := d.frames[1].Tuples[0].Offset, d.calls.Generation
+	for _, node := range []string{"b", "c", "b"} { // again, after a crash
+		if err := d.calls.Fail(d.Context(), spout.Failed{Offset: offset, Generation: generation, Failure: spout.Failure{Node: node, Letter: tuple.ID{3}, Error: "bad"}}); err != nil {
+			d.Error(err)
+		}
+	}
+	err := d.calls.Fail(d.Context(), spout.Failed{Offset: offset, Generation: generation + 1, Failure: spout.Failure{Node: "d", Letter: tuple.ID{3}, Error: "bad"}})
+	if !errors.Is(err, spout.ErrLater) {
+		d.Errorf("an owner takes in what a later one is to be told: %v", err)
+	}
 	d.calls.Drop(2)
 	d.work()
 	d.answered("a", 1)
-	if len(d.done) != 1 || d.done[0].ID != "b" || len(d.done[0].Failures) != 1 {
-		d.Errorf("%+v, want b with a failure, and nothing of c, whose caller has gone", d.done)
+	if len(d.done) != 1 || d.done[0].ID != "b" || len(d.done[0].Failures) != 2 {
+		d.Errorf("%+v, want b with the failures of b and c, and nothing of c, whose caller has gone", d.done)
 	}
 }
 
@@ -260,8 +297,9 @@ func testBounded(d *desk) {
 	}
 	for letter := range 3 * spout.MaxFailures {
 		f := spout.Failure{Node: "b", Letter: tuple.ID{byte(letter), byte(letter >> 8)}, Error: strings.Repeat("x", 1<<20)}
-		d.calls.Fail(frames[7].Tuples[0].Position(), f)
-		d.calls.Fail(frames[7].Tuples[0].Position(), f) // again, after a crash
+		if err := d.calls.Fail(d.Context(), spout.Failed{Offset: frames[7].Tuples[0].Offset, Failure: f}); err != nil {
+			d.Fatal(err)
+		}
 	}
 	d.work()
 	for call, o := range d.done {
