@@ -97,6 +97,33 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 	}
 }
 
+// begin commits floors on the side, as a group of Kafka's does: what a reader has begun to commit is durable some time later, unless its process dies before.
+func (m *mesh) begin(a *actor, p *part, generation int) func(floor int64) (int64, error) {
+	wanted, durable, refused := p.committed, p.committed, error(nil)
+	m.spawn(fmt.Sprintf("commits %d.%d", p.index, generation), func(b *actor) error {
+		for {
+			b.sleep(time.Duration(m.rng.IntN(200)) * time.Millisecond)
+			switch {
+			case a.over:
+				return nil
+			case wanted == durable:
+			case generation != p.generation:
+				refused = spout.ErrStale
+				return refused
+			default:
+				p.committed = max(p.committed, wanted)
+				now := wanted
+				b.yield() // it does not know yet
+				durable = now
+			}
+		}
+	})
+	return func(floor int64) (int64, error) {
+		wanted = floor
+		return durable, refused
+	}
+}
+
 func (m *mesh) room(s source, next int64) bool {
 	if n := m.broken.openRoots; n > 0 {
 		open, _ := s.Open()
@@ -123,6 +150,9 @@ func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
 	}
 	if m.Convoys {
 		o.Carry = t.carry
+	}
+	if m.Begins {
+		o.Begin = m.begin(a, p, generation)
 	}
 	if m.broken.batchIDs {
 		return &batcher{Loop: spout.New(o), decoder: spout.NewDecoder(m.Spec), edges: m.Edges, next: p.committed}
@@ -245,9 +275,9 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 				m.flushed = true
 				return nil
 			}
-			level := levels[0]
-			levels = levels[1:]
-			err = t.Flush(ctx, level)
+			if err = t.Flush(ctx, levels[0]); err == nil { // otherwise it was not appended: there are no more faults
+				levels = levels[1:]
+			}
 		default:
 			switch {
 			case m.flushing || a.draining != 0:

@@ -74,6 +74,7 @@ type Options struct {
 	Paused     int64 // ms for which the topology is paused, from its first moment on: nothing must be emitted then
 	Changes    int   // of the topology's revision, while everything runs
 	Convoys    bool  // partitions have their roots travel together, now and then
+	Begins     bool  // partitions commit their floors on the side
 	// Replay says which dead letters are replayed, by an operator who does so now and then, and to the end once the last revision is applied. nil: none.
 	Replay func(l *tuple.Letter) bool
 	// Commands are given in this order, by an operator who may give one again; their times are set when they are.

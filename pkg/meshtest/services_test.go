@@ -313,6 +313,7 @@ func TestServices(t *testing.T) {
 	simulate(t, max(*seeds/10, 1), func(seed uint64, x Window) (*Result, error) {
 		docs := document.NewMemory()
 		o := machinesRun(t, seed, docs)
+		o.Begins = seed/64%2 == 1
 		o.Window = x
 		r, err := Run(o)
 		if err != nil {

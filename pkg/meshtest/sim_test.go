@@ -24,7 +24,7 @@ var (
 func TestSimulation(t *testing.T) {
 	simulate(t, *seeds, func(seed uint64, x Window) (*Result, error) {
 		p := newPlant(seed)
-		p.options.Window = x
+		p.options.Window, p.options.Begins = x, seed%13 > 6
 		return p.run()
 	})
 }
