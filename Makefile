@@ -92,6 +92,9 @@ chaos-short: tools ## one small run of chaos, about two minutes, on a machine th
 chaos: tools ## real servers and three replicas of each service, killed and paused from a seed, RUNS=20 SEED=1 CHAOSFLAGS="-readings 20000"
 	$(GO) run ./tests/integration/chaos -runs $(RUNS) -seed $(SEED) $(CHAOSFLAGS)
 
+cut-off: ## one of three NATS servers is cut off from the others, in network namespaces: as root on Linux, with ip of iproute2, about 80 s
+	$(GO) test -tags netns -run TestServerCutOff -count 1 -v -timeout 15m ./pkg/service
+
 bench: ## the whole chain beside bare JetStream; BENCHFLAGS="--scenario transport --runs 5"
 	$(GO) run ./cmd/boltmesh bench $(BENCHFLAGS)
 

@@ -162,6 +162,7 @@ func (b *Bucket) Store(ctx context.Context, key string, value []byte, last uint6
 			revision = ack.Sequence
 		}
 	}
+	b.conn.heard(err)
 	var refused *jetstream.APIError
 	if errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 		return 0, fmt.Errorf("%s in %s: %w", key, b.name, ErrExists)

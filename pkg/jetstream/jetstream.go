@@ -48,6 +48,8 @@ type Conn struct {
 	sent      *sentLately    // deltas
 	breaks    *atomic.Uint64 // counts disconnects and reconnects: after one, what is watched may have gaps until it has caught up
 	creations creations
+	links     *links
+	standing  standing
 }
 
 // Connect opens a connection, waiting for the server until ctx ends. Afterwards it reconnects for ever.
@@ -91,7 +93,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	one.first(nc)
+	one.open(nc)
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackPatience), jetstream.WithPublishAsyncMaxPending(16384))
 	if err != nil {
 		nc.Close()
@@ -107,13 +109,13 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 			}),
 		}, opts...))
 		if err == nil {
-			other.first(nc)
+			other.open(nc)
 		}
 		return nc, err
 	}
 	return &Conn{
 		nc: nc, js: js, replicas: max(1, o.Replicas), waiting: o.Waiting, sent: sent, breaks: breaks,
-		lane: lane{dial: frames},
+		lane: lane{dial: frames}, links: both,
 	}, nil
 }
 

@@ -21,11 +21,13 @@ type links struct {
 	mu      sync.Mutex
 	changed func(Change) // may be nil
 	away    int
+	all     []*link
 }
 
 // link remembers which server a connection is with, since a lost connection no longer says so.
 type link struct {
 	*links
+	nc           *nats.Conn
 	server, addr string
 	lost         time.Time // zero: it is not
 }

@@ -48,6 +48,9 @@ func (c *Conn) wait(ctx context.Context, what string, f func(context.Context) er
 		try, cancel := context.WithTimeout(ctx, oneTry)
 		defer cancel()
 		err := f(try)
+		if ctx.Err() == nil {
+			c.heard(err)
+		}
 		if err != nil && ctx.Err() == nil && passing(err) && c.waiting != nil {
 			c.waiting(what, err)
 		}

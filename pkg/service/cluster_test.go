@@ -21,7 +21,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// serverVar makes this test binary one NATS server of a cluster, which a test can kill: its number, the directory of all and their ports.
+// serverVar makes this test binary one NATS server of a cluster, which a test can kill: its number, where it is for clients and where the others are for it, the
+// directory of all and their ports.
 const serverVar = "BOLTMESH_TEST_CLUSTER"
 
 func TestMain(m *testing.M) {
@@ -33,8 +34,8 @@ func TestMain(m *testing.M) {
 
 // serveNATS runs a server until the process is killed or its input ends, which it does when the test dies.
 func serveNATS(how []string) {
-	dir, numbers := how[1], []int{}
-	for _, s := range append([]string{how[0]}, how[2:]...) {
+	host, routes, dir, numbers := how[1], how[2], how[3], []int{}
+	for _, s := range append([]string{how[0]}, how[4:]...) {
 		n, err := strconv.Atoi(s)
 		if err != nil {
 			panic(err)
@@ -43,12 +44,12 @@ func serveNATS(how []string) {
 	}
 	self, ports := numbers[0], numbers[1:]
 	o := &server.Options{
-		ServerName: fmt.Sprintf("n%d", self), Host: "127.0.0.1", Port: ports[self], NoSigs: true, LogFile: serverLog(dir, self), Logtime: true,
+		ServerName: fmt.Sprintf("n%d", self), Host: host, Port: ports[self], NoSigs: true, LogFile: serverLog(dir, self), Logtime: true,
 		JetStream: true, StoreDir: filepath.Join(dir, strconv.Itoa(self)),
-		Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[servers+self]},
+		Cluster: server.ClusterOpts{Name: "test", Host: numbered(routes, self), Port: ports[servers+self]},
 	}
 	for i := range servers {
-		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[servers+i])})
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("%s:%d", numbered(routes, i), ports[servers+i])})
 	}
 	s, err := server.NewServer(o)
 	if err != nil {
@@ -60,6 +61,9 @@ func serveNATS(how []string) {
 	os.Exit(0)
 }
 
+// numbered puts a server's number into its address, where that has a place for it.
+func numbered(host string, i int) string { return strings.ReplaceAll(host, "#", strconv.Itoa(i+1)) }
+
 func serverLog(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("n%d.log", i)) }
 
 const servers = 3
@@ -69,13 +73,16 @@ type cluster struct {
 	t     *testing.T
 	dir   string
 	ports [2 * servers]int // of clients, then of routes
+	host  string           // of a server for clients, with its number for #
+	route string           // of a server for the others
+	space string           // network namespace of a server; "": this process' own
 	procs [servers]*exec.Cmd
 }
 
 // newCluster chooses where three servers will be. None runs yet.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir()}
+	c := &cluster{t: t, dir: t.TempDir(), host: "127.0.0.1", route: "127.0.0.1"}
 	for i := range c.ports {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -95,11 +102,14 @@ func newCluster(t *testing.T) *cluster {
 // start runs a server.
 func (c *cluster) start(i int) {
 	c.t.Helper()
-	how := []string{strconv.Itoa(i), c.dir}
+	how := []string{strconv.Itoa(i), numbered(c.host, i), c.route, c.dir}
 	for _, p := range c.ports {
 		how = append(how, strconv.Itoa(p))
 	}
 	cmd := exec.Command(os.Args[0])
+	if c.space != "" {
+		cmd = exec.Command("ip", "netns", "exec", numbered(c.space, i), os.Args[0])
+	}
 	cmd.Env = append(os.Environ(), serverVar+"="+strings.Join(how, ","))
 	cmd.Stderr = os.Stderr
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -120,7 +130,9 @@ func (c *cluster) kill(i int) {
 }
 
 // at is where a server is reached; a client learns of the others from it.
-func (c *cluster) at(i int) string { return fmt.Sprintf("nats://127.0.0.1:%d", c.ports[i]) }
+func (c *cluster) at(i int) string {
+	return fmt.Sprintf("nats://%s:%d", numbered(c.host, i), c.ports[i])
+}
 
 func (c *cluster) urls() string {
 	var all []string
@@ -142,16 +154,21 @@ func (c *cluster) leader(stream string) (i int) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
 	defer cancel()
-	s, err := js.Stream(ctx, stream)
-	if err != nil {
-		c.t.Fatal(err)
+	for {
+		s, err := js.Stream(ctx, stream)
+		if err == nil {
+			_, err = fmt.Sscanf(s.CachedInfo().Cluster.Leader, "n%d", &i)
+		}
+		if err == nil {
+			return i
+		}
+		if ctx.Err() != nil {
+			c.t.Fatalf("leader of %s: %v", stream, err)
+		}
+		sleep(ctx, 100*time.Millisecond) // none is known where the server has just come back
 	}
-	if _, err := fmt.Sscanf(s.CachedInfo().Cluster.Leader, "n%d", &i); err != nil {
-		c.t.Fatal(err)
-	}
-	return i
 }
 
 // elections lists which leaders were elected after a time, by the servers' logs, other than those of consumers, and when the last of all was.

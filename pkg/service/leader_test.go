@@ -62,23 +62,7 @@ func (m *mesh) trickle(devices int) (stop func() int) {
 // which a part of the workers is connected. Every reading counts once, and soon. Servers need 4 to 9 s to notice that a leader is gone.
 func TestLeaderKilled(t *testing.T) {
 	c := newCluster(t)
-	for i := range servers {
-		c.start(i)
-	}
-	m := &mesh{t: t, on: c, store: state.NewMemory(), source: newSource()}
-	m.leases() // waits until the cluster is formed
-	build := func(_ context.Context, n Node) (bolt.Bolt, error) {
-		if n.ID == "first" {
-			return &through{}, nil
-		}
-		return &tally{}, nil
-	}
-	m.workerAt(c.at(0), topology.KindSpout, "s1", nil)
-	m.workerAt(c.at(1), "pass", "p1", func(context.Context, Node) (bolt.Bolt, error) { return pass{}, nil })
-	m.workerAt(c.at(1), "tally", "w1", build)
-	m.workerAt(c.at(2), "tally", "w2", build)
-	m.apply(leaderYAML)
-	m.until("the tasks are owned", func() bool { return m.share("w1") == 4 && m.share("w2") == 4 })
+	m := c.tallies(t)
 	stop := m.trickle(64)
 	m.until("all tasks are at work", m.settled)
 
@@ -100,6 +84,29 @@ func TestLeaderKilled(t *testing.T) {
 	if took > limit {
 		t.Errorf("it took %s, want %s at most", took, limit)
 	}
+}
+
+// tallies starts the cluster and the workers of leaderYAML, of which a part is connected to each server.
+func (c *cluster) tallies(t *testing.T) *mesh {
+	t.Helper()
+	for i := range servers {
+		c.start(i)
+	}
+	m := &mesh{t: t, on: c, store: state.NewMemory(), source: newSource()}
+	m.leases() // waits until the cluster is formed
+	build := func(_ context.Context, n Node) (bolt.Bolt, error) {
+		if n.ID == "first" {
+			return &through{}, nil
+		}
+		return &tally{}, nil
+	}
+	m.workerAt(c.at(0), topology.KindSpout, "s1", nil)
+	m.workerAt(c.at(1), "pass", "p1", func(context.Context, Node) (bolt.Bolt, error) { return pass{}, nil })
+	m.workerAt(c.at(1), "tally", "w1", build)
+	m.workerAt(c.at(2), "tally", "w2", build)
+	m.apply(leaderYAML)
+	m.until("the tasks are owned", func() bool { return m.share("w1") == 4 && m.share("w2") == 4 })
+	return m
 }
 
 // phases logs when what came back after a server was killed.

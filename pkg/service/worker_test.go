@@ -142,7 +142,9 @@ func newMesh(t *testing.T) *mesh {
 // nats is how the server, or the cluster, is reached.
 func (m *mesh) nats() jetstream.Options {
 	if m.on != nil {
-		return jetstream.Options{URL: m.on.urls(), Replicas: servers}
+		return jetstream.Options{URL: m.on.urls(), Replicas: servers, Changed: func(c jetstream.Change) {
+			m.t.Logf("%s: server %s of a connection is lost (%v), or found after %s", time.Now().Format("05.000"), c.Server, c.Err, c.Away)
+		}}
 	}
 	return jetstream.Options{URL: m.stack.NATSURL()}
 }
