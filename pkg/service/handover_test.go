@@ -200,7 +200,10 @@ func TestRebalance(t *testing.T) {
 	if len(all) != 1 || len(all[0].Moves) == 0 || len(all[0].Moves) > 4 {
 		t.Errorf("moves %+v", all)
 	}
-	m.until("the moved tasks are handled", m.settled)
+	m.until("the moved tasks are handled", func() bool { // a lease is written before its task is taken
+		owners := m.owners()
+		return m.settled() && !slices.ContainsFunc(all[0].Moves, func(x control.Move) bool { return owners[x.Task] != x.To })
+	})
 	if owners := m.owners(); owners[busy[0]] == owners[busy[1]] || m.share("w1") != 4 {
 		t.Errorf("tasks %v are busy, and the owners are %v", busy, owners)
 	}
