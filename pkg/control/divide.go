@@ -28,7 +28,7 @@ type DivideRequest struct {
 	Tasks  int                    `json:"tasks"`
 	Floors map[tuple.Origin]int64 `json:"floors,omitempty"` // below them everything is processed
 	Tidy   bool                   `json:"tidy,omitempty"`   // the second; Tasks is what the node has
-	Entry  uint64                 `json:"entry,omitempty"`  // with Tidy: the revision of the topology's key; with another one nothing is dropped
+	Entry  uint64                 `json:"entry,omitempty"`  // the revision of the topology's key: with another one nothing is dropped
 }
 
 // DivideAnswer says what was done, or why it was not.
@@ -86,7 +86,7 @@ func (c *change) divide(ctx context.Context, was *topology.Plan) error {
 		if i >= 0 {
 			q.Tasks = c.report.Divided[i].To
 		}
-		a, err := c.askWorker(ctx, n.ID, c.old.Revision, q)
+		a, err := c.askWorker(ctx, n.ID, c.old.Revision, q, c.withdraw)
 		if err != nil {
 			return fmt.Errorf("divide the state of %s: nothing was changed: %w", n.ID, err)
 		}
@@ -95,6 +95,14 @@ func (c *change) divide(ctx context.Context, was *topology.Plan) error {
 		}
 	}
 	return nil
+}
+
+// withdraw writes the topology's entry anew, as it is, and returns its revision: who was asked for something before must not do it any more. A worker that
+// does not answer may have stood still, and go on when another one has done it and the change is made.
+func (c *change) withdraw(ctx context.Context) (entry uint64, err error) {
+	err = c.pausing.close(ctx, true)
+	c.last = c.pausing.last
+	return c.last, err
 }
 
 // floors returns those of all origins of a topology at rest. A spout that has just begun may not have told of its partitions yet: it is waited for.
@@ -130,12 +138,10 @@ func (c *change) floors(ctx context.Context, was *topology.Plan) (map[tuple.Orig
 }
 
 // askWorker sends a request to a live worker that runs a node in a revision, to the next one when it refuses or dies. One that takes too long is the last
-// that is asked: another would have to begin anew.
-func (c *change) askWorker(ctx context.Context, node string, revision uint32, q DivideRequest) (a DivideAnswer, err error) {
-	request, err := json.Marshal(q)
-	if err != nil {
-		return a, err
-	}
+// that is asked: another would have to begin anew. entry is called before each, for the revision of the topology's key that the request names.
+func (c *change) askWorker(
+	ctx context.Context, node string, revision uint32, q DivideRequest, entry func(context.Context) (uint64, error),
+) (a DivideAnswer, err error) {
 	seen, err := c.Members(ctx, c.name)
 	if err != nil {
 		return a, err
@@ -147,16 +153,10 @@ func (c *change) askWorker(ctx context.Context, node string, revision uint32, q 
 		if m.Node != node || m.Leaving || m.Revision != revision {
 			continue
 		}
-		var answer []byte
-		answer, err = c.askOne(ctx, m, request)
-		if err == nil {
-			a = DivideAnswer{}
-			err = json.Unmarshal(answer, &a)
+		if q.Entry, err = entry(ctx); err != nil {
+			return a, err
 		}
-		if err == nil && a.Error != "" {
-			err = errors.New(a.Error)
-		}
-		if err == nil {
+		if a, err = c.askOne(ctx, m, q); err == nil {
 			return a, nil
 		}
 		err = fmt.Errorf("worker %s: %w", m.Worker, err)
@@ -168,7 +168,12 @@ func (c *change) askWorker(ctx context.Context, node string, revision uint32, q 
 }
 
 // askOne waits for the answer of one worker, as long as it lives.
-func (c *change) askOne(ctx context.Context, m member.Member, request []byte) (answer []byte, err error) {
+func (c *change) askOne(ctx context.Context, m member.Member, q DivideRequest) (a DivideAnswer, err error) {
+	request, err := json.Marshal(q)
+	if err != nil {
+		return a, err
+	}
+	var answer []byte
 	ctx, gone := context.WithCancelCause(ctx)
 	defer gone(nil)
 	done := make(chan struct{})
@@ -184,7 +189,13 @@ func (c *change) askOne(ctx context.Context, m member.Member, request []byte) (a
 			if err != nil && context.Cause(ctx) != nil {
 				err = context.Cause(ctx)
 			}
-			return answer, err
+			if err == nil {
+				err = json.Unmarshal(answer, &a)
+			}
+			if err == nil && a.Error != "" {
+				err = errors.New(a.Error)
+			}
+			return a, err
 		case <-look.C:
 			if c.options.Tell != nil {
 				c.options.Tell(fmt.Sprintf("worker %s copies the state of %s", m.Worker, m.Node))
@@ -219,7 +230,7 @@ func (c *change) tidyOne(ctx context.Context, d Divided) error {
 	if a.Revision != c.next.Revision || a.Change != "" {
 		return errors.New("the topology is being changed")
 	}
-	if _, err := c.askWorker(ctx, d.Node, a.Revision, DivideRequest{Tasks: d.To, Tidy: true, Entry: entry}); err != nil {
+	if _, err := c.askWorker(ctx, d.Node, a.Revision, DivideRequest{Tasks: d.To, Tidy: true}, func(context.Context) (uint64, error) { return entry, nil }); err != nil {
 		return err
 	}
 	for task := d.To; task < topology.MaxTasks; task++ {

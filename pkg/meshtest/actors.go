@@ -158,7 +158,7 @@ func (m *mesh) source(a *actor, p *part, generation int, g uint32) source {
 		return &batcher{Loop: spout.New(o), decoder: spout.NewDecoder(m.Spec), edges: m.Edges, next: p.committed}
 	}
 	return spout.NewPartition(o, spout.PartitionOptions{
-		Topic: "topic", Decoder: spout.NewDecoder(m.Spec), Edges: m.Edges, Letters: t, Lag: m.Spec.Time.Lag.Milliseconds(),
+		Topic: "topic", Decoder: spout.NewDecoder(m.Spec), Edges: m.edgesIn(m.Edges, a.revision), Letters: t, Lag: m.Spec.Time.Lag.Milliseconds(),
 	})
 }
 
@@ -194,10 +194,10 @@ func (m *mesh) ticked(n int64) {
 		if !node.Ticks {
 			continue
 		}
-		for i := range int32(node.Tasks) {
-			head, err := m.memory.Head(context.Background(), Task(node.ID, i))
+		for _, task := range m.tasks(node.ID, m.applied.revision) {
+			head, err := m.memory.Head(context.Background(), task)
 			if err != nil || head.Applied[id].Unfinished {
-				m.fail("tick %d completed, but %s/%d is still handling it (%v)", n, node.ID, i, err)
+				m.fail("tick %d completed, but %s is still handling it (%v)", n, task, err)
 			}
 		}
 	}
@@ -236,14 +236,15 @@ func (m *mesh) tick() {
 }
 
 func (m *mesh) ticks(a *actor, owner *tickOwner) error {
+	defer m.release(a)
+	revision := m.run1(a)
 	var due []spout.Due
 	for _, n := range m.Nodes {
 		if n.Ticks {
-			due = append(due, spout.Due{Node: n.ID, Every: n.Every, Level: n.Level, After: n.After, Edge: bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(n.Tasks), All: true}})
+			edge := bolt.Edge{To: n.ID, Stream: tuple.TickStream, Tasks: int32(m.tasksIn(n.ID, revision)), All: true}
+			due = append(due, spout.Due{Node: n.ID, Every: n.Every, Level: n.Level, After: n.After, Edge: edge})
 		}
 	}
-	defer m.release(a)
-	revision := m.run1(a)
 	st := store{m.memory, m, a}
 	ctx := context.Background()
 	g, err := st.Raise(ctx, topologyName, spout.TickLog)
@@ -303,8 +304,12 @@ func (m *mesh) own(n Node, task int32) {
 	at := address{n.ID, task}
 	m.owners[at] = m.start(fmt.Sprintf("%s %d", n.ID, task), func(a *actor) error {
 		err := m.owned(a, n, task)
-		if m.owners[at] == a {
+		switch {
+		case m.owners[at] != a:
+		case int(task) < m.tasksIn(n.ID, m.applied.revision):
 			m.own(n, task) // a zombie claimed after us, or the store gave no answer: claim again
+		default:
+			delete(m.owners, at)
 		}
 		return err
 	})
@@ -313,8 +318,11 @@ func (m *mesh) own(n Node, task int32) {
 // owned is an owner's life: fence, load, consumer, in this order, then steps.
 func (m *mesh) owned(a *actor, n Node, task int32) error {
 	o := m.loop(a, n, task)
+	if int(task) >= m.tasksIn(n.ID, a.revision) {
+		return errChanged
+	}
 	st := store{m.memory, m, a}
-	t := Task(n.ID, task)
+	t := m.tasks(n.ID, a.revision)[task]
 	epoch, err := st.Claim(context.Background(), t)
 	if err != nil {
 		return err
@@ -328,11 +336,9 @@ func (m *mesh) owned(a *actor, n Node, task int32) error {
 	}
 	a.yield()
 	s := m.stream(address{n.ID, task})
-	if s.epoch > epoch {
-		return errReplaced
-	}
-	s.take(epoch)
-	l.Inbox.(*transport).epoch = epoch
+	m.takes++
+	s.take(m.takes)
+	l.Inbox.(*transport).epoch = m.takes
 	return m.run(a, l, address{n.ID, task})
 }
 
@@ -365,7 +371,7 @@ func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
 		b = early{s, t}
 	}
 	o := bolt.Options{
-		Where: m.where(n.ID, task), Revision: a.revision, Bolt: b, Edges: n.Edges, Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
+		Where: m.where(n.ID, task), Revision: a.revision, Bolt: b, Edges: m.edgesIn(n.Edges, a.revision), Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
 		Fetch: 4, Slice: m.Slice, Copies: m.copies(n.ID),
 	}
 	if m.calling != nil {

@@ -256,11 +256,11 @@ func TestAlarms(t *testing.T) {
 
 // TestEarlyLetters breaks rule C27 where many commands meet many owners that were replaced and go on: one of these then refuses what its successor has done.
 func TestEarlyLetters(t *testing.T) {
-	const from, within = 260, 1000
+	const from, within = 2400, 500
 	run := func(seed uint64, early bool) (*Result, error) {
 		x := outside{docs: document.NewMemory(), told: newHook()}
 		o := alarmsRun(t, seed, x, false)
-		o.Faults[Crash], o.Faults[Zombie] = 0, 300
+		o.Faults[Crash], o.Faults[Zombie] = 0, 150
 		for i, q := range slices.Repeat(o.Commands, 7) {
 			q.ID = fmt.Sprint(q.ID, "-", i)
 			q.Payload = fmt.Appendf(nil, `{"command":%q,"note":%q}`, rule.CommandAck, q.ID)

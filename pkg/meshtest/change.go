@@ -52,14 +52,16 @@ func (m *mesh) change(a *actor) error {
 		}
 		begun := m.tell(func(t *applied) { t.paused = true })
 		m.note("pause, to apply revision %d", m.applied.revision+1)
-		if m.settles(a, begun) {
+		if m.settles(a, begun) && m.divide(a) {
 			m.tell(func(t *applied) { t.revision, t.rested, t.closed = t.revision+1, true, false })
 			m.note("revision %d", m.applied.revision)
+			m.populate()
 			for patience := 50; patience > 0 && !m.report(); patience-- {
 				a.sleep(100 * time.Millisecond)
 			}
 		}
 		m.resume()
+		m.tidy(a)
 	}
 	return nil
 }
@@ -132,7 +134,7 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 	t := &transport{m: m, a: a, in: address{spoutName, -3}, inbox: &owner.inbox}
 	r, err := spout.NewReplay(ctx, spout.Options{
 		Where: m.where(spoutName, -3), Generation: g, Revision: revision, Ledger: m.ledger(), Outbox: t, Clock: clock{a}, Sink: func(e trace.Event) { m.observe(-3, e, nil) },
-	}, topologyName, st, spout.ReplayOptions{Decoder: spout.NewDecoder(m.Spec), Edges: m.Edges, Letters: t, Route: m.wayBack})
+	}, topologyName, st, spout.ReplayOptions{Decoder: spout.NewDecoder(m.Spec), Edges: m.edgesIn(m.Edges, revision), Letters: t, Route: func(l *tuple.Letter) (bolt.Edge, error) { return m.wayBack(l, revision) }})
 	if err != nil {
 		return err
 	}
@@ -171,14 +173,14 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 }
 
 // wayBack returns the edge that leads a letter back to its node.
-func (m *mesh) wayBack(l *tuple.Letter) (bolt.Edge, error) {
+func (m *mesh) wayBack(l *tuple.Letter, revision uint32) (bolt.Edge, error) {
 	edges := m.Edges
 	for _, n := range m.Nodes {
 		if n.ID == l.Source {
 			edges = n.Edges
 		}
 	}
-	for _, e := range edges {
+	for _, e := range m.edgesIn(edges, revision) {
 		if e.To == l.Node && e.Stream == l.Stream {
 			if e.All {
 				e.All, e.Direct, e.Task = false, true, l.Task

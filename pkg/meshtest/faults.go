@@ -229,7 +229,7 @@ func (m *mesh) replace(dies bool) {
 			m.work(node, worker)
 			return
 		}
-		task := int32(m.rng.IntN(node.Tasks))
+		task := int32(m.rng.IntN(m.tasksIn(node.ID, m.applied.revision)))
 		end(m.owners[address{node.ID, task}])
 		m.own(node, task)
 	}

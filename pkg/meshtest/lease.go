@@ -159,9 +159,13 @@ func (m *mesh) rests(a *actor, begun uint64) bool {
 		begun = 0
 	}
 	a.sleep(time.Duration(m.rng.IntN(10)) * time.Millisecond)
-	missing := member.Unrest(m.alive(), len(m.parts), m.logs(), begun)
+	m.resting = m.alive()
+	missing := member.Unrest(m.resting, len(m.parts), m.logs(), begun)
 	a.sleep(time.Duration(m.rng.IntN(30)) * time.Millisecond)
 	for _, to := range m.addresses {
+		if to.task >= 0 && int(to.task) >= m.tasksIn(to.node, m.applied.revision) {
+			m.streams[to].messages = nil // of a task that is no more: nobody would ever take them
+		}
 		if n := len(m.streams[to].messages); n > 0 {
 			missing = append(missing, fmt.Sprintf("%d frames for %v", n, to))
 		}

@@ -73,8 +73,10 @@ type Options struct {
 	Spec       topology.Spout
 	Paused     int64 // ms for which the topology is paused, from its first moment on: nothing must be emitted then
 	Changes    int   // of the topology's revision, while everything runs
-	Convoys    bool  // partitions have their roots travel together, now and then
-	Begins     bool  // partitions commit their floors on the side
+	// Divide says how many tasks a node has in a revision from the second on, unless workers compete for it; nil: as many as in the first.
+	Divide  func(node string, revision uint32) int
+	Convoys bool // partitions have their roots travel together, now and then
+	Begins  bool // partitions commit their floors on the side
 	// Replay says which dead letters are replayed, by an operator who does so now and then, and to the end once the last revision is applied. nil: none.
 	Replay func(l *tuple.Letter) bool
 	// Commands are given in this order, by an operator who may give one again; their times are set when they are.
@@ -95,9 +97,11 @@ type Peek struct {
 	Documents map[string]string // id -> body
 	Bodies    map[string]int    // body -> documents that have it
 	State     *state.Memory
+	// Tasks are those of a node as they are now.
+	Tasks func(node string) []state.Task
 }
 
-// Task names a task of the simulated topology in Peek.State.
+// Task names a task of the simulated topology in Peek.State, in its first revision.
 func Task(node string, index int32) state.Task {
 	return state.Task{Topology: topologyName, Node: node, Index: index}
 }
@@ -142,6 +146,8 @@ type mesh struct {
 	stored     []*tuple.Letter // in the order in which they came
 	replayed   map[*tuple.Letter]bool
 	owners     map[address]*actor
+	takes      uint64          // consumers so far
+	resting    []member.Member // as they were when a change looked last
 	flushing   bool
 	flushed    bool
 	lastTick   bolt.Tick
@@ -207,12 +213,9 @@ func Run(o Options) (*Result, error) {
 		if n.Shared {
 			m.work(n, 0)
 			m.work(n, 1)
-			continue
-		}
-		for task := range int32(n.Tasks) {
-			m.own(n, task)
 		}
 	}
+	m.populate()
 	for i := range o.Partitions {
 		p := &part{index: i}
 		m.parts = append(m.parts, p)
@@ -247,7 +250,10 @@ func Run(o Options) (*Result, error) {
 	return r, m.failed
 }
 
-func (m *mesh) peek() Peek { return Peek{m.documents, m.bodies, m.memory} }
+func (m *mesh) peek() Peek {
+	revision := m.applied.revision
+	return Peek{m.documents, m.bodies, m.memory, func(node string) []state.Task { return m.tasks(node, revision) }}
+}
 
 // errStuck: a run's patience has ended before it was done.
 var errStuck = errors.New("not done")

@@ -78,6 +78,7 @@ type adding struct {
 
 func (b adding) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
 func (adding) Keys(g string, add func(string))       { add(g) }
+func (adding) GroupOf(key string) (string, bool)     { return key, true }
 func (adding) Due(bolt.Tick) (int64, bool)           { return math.MaxInt64, true }
 
 func (b adding) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {
@@ -130,6 +131,7 @@ type noting struct {
 
 func (b noting) Group(t *tuple.Tuple) (string, bool) { return b.group(t) }
 func (noting) Keys(g string, add func(string))       { add(g) }
+func (noting) GroupOf(key string) (string, bool)     { return key, true }
 func (noting) Due(t bolt.Tick) (int64, bool)         { return 0, t.Flush }
 
 func (b noting) Execute(ctx context.Context, t *tuple.Tuple, c *bolt.Collector) error {

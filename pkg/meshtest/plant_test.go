@@ -36,6 +36,7 @@ type plant struct {
 	spoiled int // of them, for the spout
 
 	changes bool // its revision does, and dead letters are replayed
+	divides bool // and nodes get other numbers of tasks
 	clean   bool // no poison
 	pad     int  // bytes that every reading is longer
 	ungated bool
@@ -148,6 +149,7 @@ func newPlant(seed uint64) *plant {
 		p.options.Full = 5
 	}
 	p.options.Convoys = seed%11%2 == 1
+	p.divides = seed%17 < 8
 	return p
 }
 
@@ -157,6 +159,11 @@ func (p *plant) run() (*Result, error) {
 	o := p.options
 	if p.changes {
 		o.Changes = max(o.Changes, 1+int(o.Seed%2))
+		if p.divides {
+			o.Divide = func(node string, revision uint32) int {
+				return 1 + int(partition.Task(fmt.Sprint(o.Seed, node, revision), most))
+			}
+		}
 		o.Replay = func(l *tuple.Letter) bool { // what the spout cannot decode, once
 			return l.Node != spoutName || l.Origin != spout.LogOrigin(topologyName, spout.ReplayLog)
 		}
@@ -284,9 +291,13 @@ func (p *plant) groupAt(node, device string) string {
 
 // stored returns a group's state of every task that has one: there should be at most one.
 func (p *plant) stored(k Peek, node, group string) (all []*sums) {
-	own := partition.Task(group, int(p.tasks))
-	for i := range p.tasks {
-		b, err := k.State.Load(context.Background(), Task(node, (own+i)%p.tasks), []string{group})
+	tasks := k.Tasks(node)
+	own := 0
+	if len(tasks) > 0 {
+		own = int(partition.Task(group, len(tasks)))
+	}
+	for i := range tasks {
+		b, err := k.State.Load(context.Background(), tasks[(own+i)%len(tasks)], []string{group})
 		if err != nil {
 			panic(err)
 		}

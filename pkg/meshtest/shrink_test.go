@@ -11,7 +11,7 @@ func TestShrink(t *testing.T) {
 	for seed := uint64(0); ; seed++ {
 		run := func(x Window) (*Result, error) {
 			p := newPlant(seed)
-			p.options.broken.unknownIsSuccess = true
+			p.options.broken.unknownIsSuccess, p.changes = true, false
 			p.options.Patience, p.options.Window = 30_000, x
 			return p.run()
 		}

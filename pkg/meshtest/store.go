@@ -68,6 +68,9 @@ func (s store) Head(ctx context.Context, t state.Task) (h state.Head, err error)
 	if s.m.broken.noFloors {
 		h.Floors = nil
 	}
+	if s.m.broken.movesUnrest && s.a.name == mover {
+		h.Applied = nil
+	}
 	return h, err
 }
 
@@ -83,6 +86,23 @@ func (s store) Outputs(ctx context.Context, t state.Task, id tuple.ID) ([][]byte
 		return nil, err
 	}
 	return s.Memory.Outputs(ctx, t, id)
+}
+
+func (s store) Walk(ctx context.Context, tasks []state.Task, cursor string, limit int) ([]state.Entry, string, error) {
+	if err := s.read(); err != nil {
+		return nil, "", err
+	}
+	return s.Memory.Walk(ctx, tasks, cursor, limit)
+}
+
+// Drop drops one task after the other.
+func (s store) Drop(ctx context.Context, tasks []state.Claimed) error {
+	for _, t := range tasks {
+		if err := s.write(func() error { return s.Memory.Drop(ctx, []state.Claimed{t}) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s store) Due(ctx context.Context, t state.Task, until int64, after string, limit int) ([]state.Due, error) {

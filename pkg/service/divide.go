@@ -148,7 +148,7 @@ func (h *host) divide(ctx context.Context, q control.DivideRequest) (state.Moved
 	}
 	group := bolt.Groups(of)
 	m, err := state.Move{
-		From: h.tasksIn(h.node.Tasks), To: h.tasksIn(q.Tasks), Group: place, Floors: q.Floors,
+		From: h.tasksIn(h.node.Tasks), To: h.tasksIn(q.Tasks), Group: place, Floors: q.Floors, Still: h.still(q),
 		Key: func(key string) (int, error) {
 			g, ok := group(key)
 			if !ok {
@@ -164,37 +164,35 @@ func (h *host) divide(ctx context.Context, q control.DivideRequest) (state.Moved
 }
 
 // tidy drops what the node kept under other numbers of tasks than the one that it has. Somebody may be about to give it one of these: whoever changes a
-// topology begins by writing its entry, so as long as that is the one that the request names, nobody has copied anything into the tasks claimed here.
+// topology begins by writing its entry.
 func (h *host) tidy(ctx context.Context, q control.DivideRequest) error {
 	if q.Tasks != h.node.Tasks {
 		return fmt.Errorf("it has %d tasks here, not %d", h.node.Tasks, q.Tasks)
 	}
-	var left []state.Claimed
+	var left []state.Task
 	for n := 1; n <= topology.MaxTasks; n++ {
-		if n == q.Tasks {
-			continue
-		}
-		for _, t := range h.tasksIn(n) {
-			head, err := h.Store.Head(ctx, t)
-			if err != nil {
-				return err
-			}
-			if len(head.Floors)+len(head.Applied) == 0 { // nothing is kept in a task that has committed nothing
-				continue
-			}
-			epoch, err := h.Store.Claim(ctx, t)
-			if err != nil {
-				return err
-			}
-			left = append(left, state.Claimed{Task: t, Epoch: epoch})
+		if n != q.Tasks {
+			left = append(left, h.tasksIn(n)...)
 		}
 	}
-	bucket, err := h.Conn.Topologies(ctx)
-	if err != nil {
-		return err
+	return state.Tidy(ctx, h.Store, left, h.still(q))
+}
+
+// still returns the function that says, by an error, that the topology's entry is not the one that a request names any more: somebody else was asked, or it is
+// being changed, or has been.
+func (h *host) still(q control.DivideRequest) func(context.Context) error {
+	return func(ctx context.Context) error {
+		bucket, err := h.Conn.Topologies(ctx)
+		if err != nil {
+			return err
+		}
+		e, err := bucket.Load(ctx, h.plan.Topology.Name)
+		if err != nil {
+			return err
+		}
+		if e.Revision != q.Entry {
+			return fmt.Errorf("the topology has been changed meanwhile (its key is at revision %d, the request names %d)", e.Revision, q.Entry)
+		}
+		return nil
 	}
-	if e, err := bucket.Load(ctx, h.plan.Topology.Name); err != nil || e.Revision != q.Entry {
-		return errors.Join(errors.New("the topology is being changed"), err)
-	}
-	return h.Store.Drop(ctx, left)
 }

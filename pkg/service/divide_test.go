@@ -3,6 +3,7 @@ package service
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,7 +81,21 @@ func TestDivideInterrupted(t *testing.T) {
 		}
 		return len(member.Unrest(seen, 2, nil, 1)) == 0
 	})
-	h.await("it is copied", func() bool { a := ask(control.DivideRequest{Tasks: 12}); return a.Error == "" && a.Keys == hallDevices })
+	bucket, err := h.conn.Topologies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, err := bucket.Load(t.Context(), "halls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.await("it is copied", func() bool {
+		a := ask(control.DivideRequest{Tasks: 12, Entry: entry.Revision})
+		return a.Error == "" && a.Keys == hallDevices
+	})
+	if a := ask(control.DivideRequest{Tasks: 12, Entry: entry.Revision - 1}); !strings.Contains(a.Error, "changed meanwhile") {
+		t.Errorf("a request from before the pause: %+v", a)
+	}
 	if _, err := h.control.Resume(t.Context(), "halls"); err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,13 @@ type Move struct {
 	From, To []Task
 	// Key returns the index in To of the task that gets a key, and Group that of an agenda's entry. An error ends the move.
 	Key, Group func(string) (int, error)
-	// Floors below which everything is processed, of all origins: what was applied need not move, since all of it lies below them.
+	// Floors below which everything is processed, of all origins: what was applied need not move, since all of it lies below them. A move that finds something
+	// above them, or beyond them, ends with ErrUnrest.
 	Floors map[tuple.Origin]int64
 	Page   int // keys and agenda entries that are read at once; default 1,000
+	// Still says, by an error, that the move is not wanted any more: somebody else was asked for it, or it was given up. It is asked when To is claimed and
+	// not cleared yet. Whoever withdraws a move makes Still fail before anybody else is asked and before anybody reads To. nil: nobody withdraws it.
+	Still func(ctx context.Context) error
 }
 
 // Moved counts what a Move has copied.
@@ -35,11 +39,10 @@ const (
 // Run raises the fences of all tasks, clears To, and copies keys, agenda and floors into it. From stays as it was, but for the fences: until somebody
 // reads To, nothing has happened, and after an error or a crash a move begins anew. ErrFenced says that a task has got another owner meanwhile.
 func (m Move) Run(ctx context.Context, s Store) (Moved, error) {
-	r := mover{Move: m, store: s, floors: map[tuple.Origin]int64{}}
+	r := mover{Move: m, store: s}
 	if r.Page <= 0 {
 		r.Page = movePage
 	}
-	maps.Copy(r.floors, m.Floors)
 	err := r.begin(ctx)
 	if err == nil {
 		err = r.keys(ctx)
@@ -63,22 +66,9 @@ type mover struct {
 }
 
 // begin takes all tasks, and gives the new ones the floors: with the first commit, so that whoever sees anything of a task sees them.
-func (r *mover) begin(ctx context.Context) error {
-	for _, t := range r.From {
-		epoch, err := r.store.Claim(ctx, t)
-		if err != nil {
-			return err
-		}
-		r.before = append(r.before, epoch)
-		head, err := r.store.Head(ctx, t)
-		if err != nil {
-			return err
-		}
-		for o, floor := range head.Floors {
-			if old, ok := r.floors[o]; !ok || floor > old {
-				r.floors[o] = floor
-			}
-		}
+func (r *mover) begin(ctx context.Context) (err error) {
+	if r.before, r.floors, err = seize(ctx, r.store, r.From, r.Floors); err != nil {
+		return err
 	}
 	var claimed []Claimed
 	for _, t := range r.To {
@@ -87,6 +77,13 @@ func (r *mover) begin(ctx context.Context) error {
 			return err
 		}
 		claimed, r.after = append(claimed, Claimed{t, epoch}), append(r.after, epoch)
+	}
+	// Somebody who was stopped for a while may come here when the move was made by another, and To is in use. Either To was claimed before that other one did, and
+	// what is done here under this claim is refused, or the move is not wanted any more.
+	if r.Still != nil {
+		if err := r.Still(ctx); err != nil {
+			return err
+		}
 	}
 	if err := r.store.Drop(ctx, claimed); err != nil {
 		return err
@@ -169,18 +166,74 @@ func (r *mover) commit(ctx context.Context, batches []Batch) error {
 	return nil
 }
 
-// RaiseFloors takes tasks that are at rest and stay as they are, and raises their floors to where everything is processed.
+// RaiseFloors takes tasks that are at rest and stay as they are, and raises their floors to where everything is processed. It returns ErrUnrest as a Move does.
 func RaiseFloors(ctx context.Context, s Store, tasks []Task, floors map[tuple.Origin]int64) error {
+	epochs, floors, err := seize(ctx, s, tasks, floors)
+	for i := 0; i < len(tasks) && err == nil; i++ {
+		err = s.Commit(ctx, tasks[i], epochs[i], &Batch{Floors: floors})
+	}
+	return err
+}
+
+// ErrUnrest: a task has applied something that, as far as floors say, is still to come. It would be applied again where nobody knows of it.
+var ErrUnrest = errors.New("it is not at rest")
+
+// seize claims tasks, and returns the highest floors that they or their spouts know of. Below these lies everything that was applied: a spout that lost what it
+// reads, and does not know yet, may have emitted beyond.
+func seize(ctx context.Context, s Store, tasks []Task, told map[tuple.Origin]int64) (epochs []uint64, floors map[tuple.Origin]int64, err error) {
+	floors = maps.Clone(told)
+	if floors == nil {
+		floors = map[tuple.Origin]int64{}
+	}
+	heads := make([]Head, len(tasks))
+	for i, t := range tasks {
+		epoch, err := s.Claim(ctx, t)
+		if err != nil {
+			return nil, nil, err
+		}
+		epochs = append(epochs, epoch)
+		if heads[i], err = s.Head(ctx, t); err != nil {
+			return nil, nil, err
+		}
+		for o, floor := range heads[i].Floors {
+			if old, ok := floors[o]; !ok || floor > old {
+				floors[o] = floor
+			}
+		}
+	}
+	for i, h := range heads {
+		for id, x := range h.Applied {
+			if _, read := told[x.Position.Origin]; read && x.Position.Offset >= floors[x.Position.Origin] { // of others nothing is to come
+				return nil, nil, fmt.Errorf("%w: %s has applied tuple %s of offset %d, and everything is processed only up to %d. A spout that was replaced has emitted it: "+
+					"its successor will again, when the topology goes on", ErrUnrest, tasks[i], id, x.Position.Offset, floors[x.Position.Origin])
+			}
+		}
+	}
+	return epochs, floors, nil
+}
+
+// Tidy drops what is kept in tasks that nobody reads any more. still is asked as in a Move: when it does not fail, nobody has begun to move anything into one of
+// them before it was claimed.
+func Tidy(ctx context.Context, s Store, tasks []Task, still func(context.Context) error) error {
+	var left []Claimed
 	for _, t := range tasks {
+		head, err := s.Head(ctx, t)
+		if err != nil {
+			return err
+		}
+		if len(head.Floors)+len(head.Applied) == 0 { // nothing is kept in a task that has committed nothing
+			continue
+		}
 		epoch, err := s.Claim(ctx, t)
 		if err != nil {
 			return err
 		}
-		if err := s.Commit(ctx, t, epoch, &Batch{Floors: floors}); err != nil {
-			return err
-		}
+		left = append(left, Claimed{t, epoch})
 	}
-	return nil
+	if err := still(ctx); err != nil {
+		return err
+	}
+	return s.Drop(ctx, left)
 }
 
 // InTurn is Store.Walk for a store that finds the keys of a task by themselves: one task after the other. walk is Store.Walk for one of them.

@@ -199,6 +199,117 @@ func (t *storeTest) interrupted(from, to []state.Task) {
 	}
 }
 
+// testWithdrawnMove stops whoever moves before its first call, and where it is asked whether the move is still wanted; another one makes it meanwhile, and
+// the new tasks are used. What they keep stays.
+func testWithdrawnMove(t *storeTest) {
+	two, three := t.division(2), t.division(3)
+	t.put(two, "a", "b", "c")
+	use := func() {
+		t.Helper()
+		if _, err := move(two, three).Run(background, t.store); err != nil {
+			t.Fatal(err)
+		}
+		t.put(three, "a", "b", "c", "d")
+	}
+	use()
+	used := t.whole(three)
+	late := move(two, three)
+	late.Still = func(context.Context) error { return errBroken } // all of it comes late: it asks, and is told
+	if _, err := late.Run(background, t.store); !errors.Is(err, errBroken) {
+		t.Errorf("a move that is not wanted any more: %v", err)
+	}
+	want(t, "what is in use", used, t.whole(three))
+	late.Still = func(context.Context) error { use(); return nil } // it was still wanted when it asked
+	if _, err := late.Run(background, t.store); !errors.Is(err, state.ErrFenced) {
+		t.Errorf("a move that another one has overtaken: %v", err)
+	}
+	want(t, "what is in use", used, t.whole(three))
+}
+
+// put writes keys where they belong among tasks.
+func (t *storeTest) put(tasks []state.Task, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		task := tasks[partition.Task(key, len(tasks))]
+		epoch, err := t.store.Claim(background, task)
+		if err == nil {
+			err = t.store.Commit(background, task, epoch, &state.Batch{Set: set(key, "of "+key)})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testUnrest has applied what lies beyond the floor that the spout tells of: neither a move nor raised floors may make anybody forget it.
+func testUnrest(t *storeTest) {
+	two, three := t.division(2), t.division(3)
+	apply := func(x int, origin tuple.Origin, offset int64) {
+		t.Helper()
+		epoch, err := t.store.Claim(background, two[1])
+		if err == nil {
+			err = t.store.Commit(background, two[1], epoch, &state.Batch{Apply: []state.Record{{ID: id(x), Applied: state.Applied{Position: tuple.Position{Origin: origin, Offset: offset}}}}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	try := func(what string, wanted error) {
+		t.Helper()
+		m := move(two, three)
+		if err := state.RaiseFloors(background, t.store, two[:1], m.Floors); err != nil { // what the other task has applied says nothing of this one
+			t.Fatal(err)
+		}
+		if _, err := m.Run(background, t.store); !errors.Is(err, wanted) {
+			t.Errorf("move, %s: %v", what, err)
+		}
+		if wanted == nil {
+			return
+		}
+		if err := state.RaiseFloors(background, t.store, two, m.Floors); !errors.Is(err, wanted) {
+			t.Errorf("raise floors, %s: %v", what, err)
+		}
+	}
+	apply(1, 1, 49)
+	apply(2, 5, 7) // of an origin that nobody reads any more
+	try("all below the floor", nil)
+	apply(3, 1, 50)
+	try("one at the floor", state.ErrUnrest)
+	head, err := t.store.Head(background, two[1])
+	if _, known := head.Applied[id(3)]; err != nil || !known {
+		t.Errorf("it is forgotten: %v, %v", head, err)
+	}
+}
+
+// testTidy drops what is kept in tasks, unless somebody has begun to use them again.
+func testTidy(t *storeTest) {
+	two, three := t.division(2), t.division(3)
+	t.put(two, "a", "b", "c")
+	if _, err := move(two, three).Run(background, t.store); err != nil {
+		t.Fatal(err)
+	}
+	kept := t.whole(three)
+	if err := state.Tidy(background, t.store, three, func(context.Context) error { return errBroken }); !errors.Is(err, errBroken) {
+		t.Errorf("%v", err)
+	}
+	want(t, "what is not to be dropped any more", kept, t.whole(three))
+	err := state.Tidy(background, t.store, three, func(context.Context) error {
+		_, err := move(two, three).Run(background, t.store)
+		return err
+	})
+	if !errors.Is(err, state.ErrFenced) {
+		t.Errorf("somebody has moved something there: %v", err)
+	}
+	want(t, "what was moved there", kept, t.whole(three))
+	still := func(context.Context) error { return nil }
+	if err := state.Tidy(background, t.store, slices.Concat(three, t.division(7)), still); err != nil {
+		t.Error(err)
+	}
+	if left := t.whole(three); len(left.Values)+len(left.Floors[0])+len(left.Floors[1])+len(left.Floors[2]) > 0 {
+		t.Errorf("left: %+v", left)
+	}
+}
+
 var errBroken = errors.New("broken")
 
 // failing breaks after some calls.

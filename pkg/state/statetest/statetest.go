@@ -45,6 +45,9 @@ func Run(t *testing.T, open Open) {
 		{"drop", testDrop},
 		{"walk", testWalk},
 		{"move", testMove},
+		{"a move that is not wanted any more", testWithdrawnMove},
+		{"a move without rest", testUnrest},
+		{"tidy", testTidy},
 		{"ended context", testEndedContext},
 		{"any history equals memory's", testStoreProperty},
 	}
