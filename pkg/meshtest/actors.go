@@ -371,7 +371,7 @@ func (m *mesh) loop(a *actor, n Node, task int32) bolt.Options {
 		b = early{s, t}
 	}
 	o := bolt.Options{
-		Where: m.where(n.ID, task), Revision: a.revision, Bolt: b, Edges: m.edgesIn(n.Edges, a.revision), Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
+		Where: m.where(n.ID, task), Revision: a.revision, Bolt: b, Edges: m.edgesOf(n, a.revision), Inbox: t, Outbox: t, Deltas: t, Letters: t, Clock: clock{a},
 		Fetch: 4, Slice: m.Slice, Copies: m.copies(n.ID),
 	}
 	if m.calling != nil {

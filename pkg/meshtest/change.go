@@ -174,13 +174,13 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 
 // wayBack returns the edge that leads a letter back to its node.
 func (m *mesh) wayBack(l *tuple.Letter, revision uint32) (bolt.Edge, error) {
-	edges := m.Edges
+	edges := m.edgesIn(m.Edges, revision)
 	for _, n := range m.Nodes {
 		if n.ID == l.Source {
-			edges = n.Edges
+			edges = m.edgesOf(n, revision)
 		}
 	}
-	for _, e := range m.edgesIn(edges, revision) {
+	for _, e := range edges {
 		if e.To == l.Node && e.Stream == l.Stream {
 			if e.All {
 				e.All, e.Direct, e.Task = false, true, l.Task

@@ -48,7 +48,7 @@ func (m *mesh) commandAll(a *actor, owner *commandOwner) error {
 	t := &transport{m: m, a: a, in: address{spoutName, -5}, inbox: &owner.inbox}
 	c, err := spout.NewCommands(ctx, spout.Options{
 		Where: m.where(spoutName, -5), Generation: g, Revision: revision, Ledger: m.ledger(), Outbox: t, Clock: clock{a}, Sink: func(trace.Event) {},
-	}, topologyName, st, spout.CommandOptions{Route: m.commandEdge, Letters: t})
+	}, topologyName, st, spout.CommandOptions{Route: func(node, group string) (bolt.Edge, error) { return m.commandEdge(node, group, revision) }, Letters: t})
 	if err != nil {
 		return err
 	}
@@ -87,10 +87,11 @@ func (m *mesh) commandAll(a *actor, owner *commandOwner) error {
 }
 
 // commandEdge leads to the task of a group: nodes of simulated topologies that take commands are divided by it.
-func (m *mesh) commandEdge(node, group string) (bolt.Edge, error) {
+func (m *mesh) commandEdge(node, group string, revision uint32) (bolt.Edge, error) {
 	for _, n := range m.Nodes {
 		if n.ID == node {
-			return bolt.Edge{To: node, Stream: tuple.CommandStream, Tasks: int32(n.Tasks), Direct: true, Task: partition.Task(group, n.Tasks)}, nil
+			tasks := m.tasksIn(node, revision)
+			return bolt.Edge{To: node, Stream: tuple.CommandStream, Tasks: int32(tasks), Direct: true, Task: partition.Task(group, tasks)}, nil
 		}
 	}
 	return bolt.Edge{}, fmt.Errorf("no node %s", node)

@@ -57,6 +57,22 @@ func (m *mesh) edgesIn(edges []bolt.Edge, revision uint32) []bolt.Edge {
 	return edges
 }
 
+// edgesOf are a node's edges in a revision.
+func (m *mesh) edgesOf(n Node, revision uint32) []bolt.Edge {
+	if m.Divide != nil && n.Divided != nil && revision > 1 {
+		return n.Divided(revision)
+	}
+	return m.edgesIn(n.Edges, revision)
+}
+
+// placeIn is Node.Place.
+func (n Node) placeIn(group string, tasks int) (int, error) {
+	if n.Place != nil {
+		return n.Place(group, tasks)
+	}
+	return int(partition.Task(group, tasks)), nil
+}
+
 // populate gives every task that the applied revision has an owner.
 func (m *mesh) populate() {
 	for _, n := range m.Nodes {
@@ -90,15 +106,20 @@ func (m *mesh) divide(a *actor) bool {
 		}
 	}
 	for _, n := range m.Nodes {
-		b, stateful := n.Build(Env{Revision: was}).(bolt.Divisible)
-		if !stateful || n.Shared {
+		built := n.Build(Env{Revision: was})
+		if _, stateful := built.(bolt.Stateful); !stateful || n.Shared {
 			continue
+		}
+		b, divisible := built.(bolt.Divisible)
+		if !divisible {
+			m.fail("%s does not tell whose its keys are", n.ID)
+			return false
 		}
 		ok := m.ask(a, 0, func(s store, still func(context.Context) error) error {
 			if m.tasksIn(n.ID, was) == m.tasksIn(n.ID, is) {
 				return state.RaiseFloors(context.Background(), s, m.tasks(n.ID, was), floors)
 			}
-			place := func(group string) (int, error) { return int(partition.Task(group, m.tasksIn(n.ID, is))), nil }
+			place := func(group string) (int, error) { return n.placeIn(group, m.tasksIn(n.ID, is)) }
 			move := state.Move{
 				From: m.tasks(n.ID, was), To: m.tasks(n.ID, is), Floors: floors, Group: place, Page: 2,
 				Key: func(key string) (int, error) {

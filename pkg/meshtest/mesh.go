@@ -34,6 +34,10 @@ type Node struct {
 	After  string // or when all that this node emitted at a tick is applied
 	Level  int
 	Edges  []bolt.Edge
+	// Divided returns the edges of a revision from the second on; nil: they differ by nothing but how many tasks there are behind them.
+	Divided func(revision uint32) []bolt.Edge
+	// Place returns the task that a group is in, of so many; nil: the one of the group as a key.
+	Place func(group string, tasks int) (int, error)
 	// Build makes the bolt of one loop.
 	Build func(e Env) bolt.Bolt
 }

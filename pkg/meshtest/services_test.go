@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,11 @@ func (f forgetful) Prepare(ctx context.Context, batch iter.Seq[*tuple.Tuple]) er
 	return f.Statistic.Prepare(ctx, batch)
 }
 
+// GroupOf implements bolt.Divisible.
+func (f forgetful) GroupOf(key string) (string, bool) {
+	return f.Statistic.(bolt.Divisible).GroupOf(key)
+}
+
 func statistic(plan *topology.Plan, n topology.Node, profiles *archive.Cache) (bolt.Bolt, error) {
 	b, err := window.Make(*n.Bolt, groupOf(n), plan.Topology.Params)
 	if err != nil || !b.UsesArchive() {
@@ -138,15 +144,13 @@ type outside struct {
 // servicesOf makes a run of the real services of a topology.
 func servicesOf(t *testing.T, seed uint64, steps int, source string, x outside) Options {
 	t.Helper()
-	top, problems := topology.Parse("services.yaml", []byte(source), topology.Options{Checker: script.Check{}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
+	plans := []*topology.Plan{planOf(t, source, func(_ string, tasks int) int { return tasks })}
+	plan := plans[0]
+	o := Options{Seed: seed, Spec: plan.Topology.Spout, Span: 20, Steps: steps, Slice: 2, Faults: Usual(), Changes: int(seed % 4 / 2 * (1 + seed/4%2))}
+	for revision := range o.Changes {
+		plans = append(plans, planOf(t, source, func(id string, _ int) int { return 1 + int(partition.Task(fmt.Sprint(seed, id, revision), most)) }))
 	}
-	plan, err := top.Plan()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := Options{Seed: seed, Spec: top.Spout, Span: 20, Steps: steps, Slice: 2, Faults: Usual()}
+	o.Divide = func(node string, revision uint32) int { return nodeOf(plans[revision-1], node).Tasks }
 	for i := range plan.Nodes {
 		n := plan.Nodes[i]
 		edges := engineEdges(plan, n)
@@ -156,8 +160,13 @@ func servicesOf(t *testing.T, seed uint64, steps int, source string, x outside) 
 		}
 		o.Nodes = append(o.Nodes, Node{
 			ID: n.ID, Tasks: n.Tasks, Shared: n.Shared, Ticks: n.Ticks, Every: n.Every.Milliseconds(), Level: n.Level, After: n.After, Edges: edges,
+			Divided: func(revision uint32) []bolt.Edge {
+				return engineEdges(plans[revision-1], nodeOf(plans[revision-1], n.ID))
+			},
+			Place: placeAt(n),
 			Build: func(e Env) bolt.Bolt {
-				b, err := service(plan, n, e, x)
+				plan := plans[e.Revision-1]
+				b, err := service(plan, nodeOf(plan, n.ID), e, x)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -166,6 +175,39 @@ func servicesOf(t *testing.T, seed uint64, steps int, source string, x outside) 
 		})
 	}
 	return o
+}
+
+// planOf plans a topology whose bolts have as many tasks as is said.
+func planOf(t *testing.T, source string, tasks func(id string, declared int) int) *topology.Plan {
+	t.Helper()
+	top, problems := topology.Parse("services.yaml", []byte(source), topology.Options{Checker: script.Check{}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for i := range top.Bolts {
+		top.Bolts[i].Tasks = tasks(top.Bolts[i].ID, top.Bolts[i].Tasks)
+	}
+	plan, err := top.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func nodeOf(plan *topology.Plan, id string) topology.Node {
+	return plan.Nodes[slices.IndexFunc(plan.Nodes, func(n topology.Node) bool { return n.ID == id })]
+}
+
+// placeAt is what pkg/service makes of the groups that these topologies have.
+func placeAt(n topology.Node) func(group string, tasks int) (int, error) {
+	if n.Bolt == nil || n.Bolt.Stage != topology.StageFirst {
+		return nil
+	}
+	return func(group string, tasks int) (int, error) {
+		number, _, _ := strings.Cut(group, "\x1f")
+		task, err := strconv.Atoi(number)
+		return task % tasks, err
+	}
 }
 
 // machinesRun makes a run of the real services; what they store goes to docs.
