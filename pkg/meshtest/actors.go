@@ -72,6 +72,9 @@ func (m *mesh) readPartition(a *actor, p *part, generation int) error {
 			p.inbox = nil
 			loop.Apply(ds)
 		}
+		if err := m.lapsed(a, p.generation == generation); err != nil {
+			return err
+		}
 		pause := m.paused(a)
 		if loop.Next() < traces {
 			pause = 0
@@ -268,7 +271,10 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 		owner.inbox = nil
 		t.Apply(ds)
 		pause := m.paused(a)
-		err := t.Tick(ctx)
+		err := m.lapsed(a, m.ticker == owner)
+		if err == nil {
+			err = t.Tick(ctx)
+		}
 		switch {
 		case err != nil:
 		case m.flushing && m.ticker == owner && (t.Flushed() || m.broken.impatientFlush && len(levels) > 0):
@@ -288,7 +294,7 @@ func (m *mesh) ticks(a *actor, owner *tickOwner) error {
 				err = t.Advance(ctx, m.watermark())
 			}
 		}
-		if errors.Is(err, spout.ErrStale) {
+		if errors.Is(err, spout.ErrStale) || errors.Is(err, errLapsed) {
 			return err
 		}
 		m.renew(a, m.ticker == owner, member.Member{Logs: []member.Log{t.Mark(pause, t.Length())}})

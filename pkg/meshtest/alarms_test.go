@@ -256,7 +256,7 @@ func TestAlarms(t *testing.T) {
 
 // TestEarlyLetters breaks rule C27 where many commands meet many owners that were replaced and go on: one of these then refuses what its successor has done.
 func TestEarlyLetters(t *testing.T) {
-	const from, within = 2400, 500
+	const from, within = 2800, 500
 	run := func(seed uint64, early bool) (*Result, error) {
 		x := outside{docs: document.NewMemory(), told: newHook()}
 		o := alarmsRun(t, seed, x, false)

@@ -57,12 +57,12 @@ var counterexamples = []counterexample{
 	{"C23", "the revision is switched when all open roots are complete", 1000, 0, changing, func(p *plant) { p.options.broken.openRoots23 = true }},
 	{"C24", "a dead letter is stored after its delta and acknowledgement", 1000, 0, nil, func(p *plant) { p.options.broken.lateLetters = true }},
 	{"C24b", "a replayed letter is marked after it was appended", 1000, 0, changing, func(p *plant) { p.options.broken.appendThenMark = true }},
-	{"C24c", "ids are not looked up among the dead letters", 1000, 600, changing, func(p *plant) { p.options.broken.noLookUp = true }},
-	{"C25", "who comes to own a partition or a log emits before its lease tells of it", 1000, 300, restless, func(p *plant) { p.options.broken.unannounced = true }},
-	{"C25b", "the revision is switched after one look at the leases", 1000, 2400, restless, func(p *plant) { p.options.broken.looksOnce = true }},
-	{"C26", "what a lease says of an earlier pause counts", 1000, 400, restless, func(p *plant) { p.options.broken.anyPause = true }},
-	{"C29", "who copies state into other tasks does not ask whether somebody else was asked to meanwhile", 100, 0, dividing, func(p *plant) { p.options.broken.movesLate = true }},
-	{"C29b", "who copies does not look whether something beyond the floors was applied", 1000, 750, dividing, func(p *plant) { p.options.broken.movesUnrest = true }},
+	{"C24c", "ids are not looked up among the dead letters", 1000, 650, changing, func(p *plant) { p.options.broken.noLookUp = true }},
+	{"C25", "who comes to own a partition or a log emits before its lease tells of it", 1000, 600, restless, func(p *plant) { p.options.broken.unannounced = true }},
+	{"C25b", "the revision is switched after one look at the leases", 1000, 4400, restless, func(p *plant) { p.options.broken.looksOnce = true }},
+	{"C26", "what a lease says of an earlier pause counts", 1000, 3200, restless, func(p *plant) { p.options.broken.anyPause = true }},
+	{"C29", "who copies state into other tasks does not ask whether somebody else was asked to meanwhile", 1000, 0, dividing, func(p *plant) { p.options.broken.movesLate = true }},
+	{"C29b", "who copies does not look whether something beyond the floors was applied", 1000, 450, dividing, func(p *plant) { p.options.broken.movesUnrest = true }},
 }
 
 func lossy(p *plant) { p.lossy, p.options.Faults[StreamLoss] = true, 1000 }

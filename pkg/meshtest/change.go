@@ -154,14 +154,17 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 		if a.draining > 0 {
 			end = 0
 		}
-		err := r.Look(ctx)
+		err := m.lapsed(a, m.replayer == owner)
+		if err == nil {
+			err = r.Look(ctx)
+		}
 		if err == nil {
 			err = r.Tick(ctx)
 		}
 		if err == nil {
 			err = r.PumpTo(ctx, end)
 		}
-		if errors.Is(err, spout.ErrStale) {
+		if errors.Is(err, spout.ErrStale) || errors.Is(err, errLapsed) {
 			return err
 		}
 		m.renew(a, m.replayer == owner, member.Member{Logs: []member.Log{r.Mark(pause, traces)}})

@@ -68,14 +68,17 @@ func (m *mesh) commandAll(a *actor, owner *commandOwner) error {
 		if a.draining > 0 {
 			end = 0
 		}
-		err := c.Look(ctx)
+		err := m.lapsed(a, m.commander == owner)
+		if err == nil {
+			err = c.Look(ctx)
+		}
 		if err == nil {
 			err = c.Tick(ctx)
 		}
 		if err == nil {
 			err = c.PumpTo(ctx, end)
 		}
-		if errors.Is(err, spout.ErrStale) {
+		if errors.Is(err, spout.ErrStale) || errors.Is(err, errLapsed) {
 			return err
 		}
 		m.renew(a, m.commander == owner, member.Member{Logs: []member.Log{c.Mark(pause, traces)}})

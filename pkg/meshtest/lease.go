@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -88,6 +89,18 @@ func (m *mesh) renew(a *actor, current bool, self member.Member) {
 	}
 }
 
+// errLapsed ends who emits what somebody else owns by now, when its own lease has lapsed.
+var errLapsed = errors.New("its lease has lapsed")
+
+// lapsed returns errLapsed to who was replaced and has not renewed its lease for as long as that lasts, as workers look after their own. Between this look and what is
+// emitted after it time may pass.
+func (m *mesh) lapsed(a *actor, current bool) error {
+	if !current && a.renewed > 0 && m.now-a.renewed >= leaseFor {
+		return errLapsed
+	}
+	return nil
+}
+
 // restful says whether something in a lease rests.
 func restful(m member.Member) bool {
 	for _, k := range m.Marks {
@@ -101,7 +114,7 @@ func restful(m member.Member) bool {
 
 // store1 writes an actor's lease.
 func (m *mesh) store1(a *actor, self member.Member) {
-	self.Worker = a.name
+	self.Worker, a.renewed = a.name, m.now
 	m.release(a)
 	m.leases = append(m.leases, lease{self, m.now})
 }

@@ -38,6 +38,7 @@ type actor struct {
 	skew     int64   // of its clock, ms
 	revision uint32  // of the topology that it runs
 	told     applied // what it knows that the topology is told
+	renewed  int64   // when its lease was written; 0: never
 	replaced int64   // when it has first noticed that somebody else has what it had; 0: it has not
 	killed   bool
 	over     bool
