@@ -105,7 +105,7 @@ func (m *mesh) begin(a *actor, p *part, generation int) func(floor int64) (int64
 	wanted, durable, refused := p.committed, p.committed, error(nil)
 	m.spawn(fmt.Sprintf("commits %d.%d", p.index, generation), func(b *actor) error {
 		for {
-			b.sleep(time.Duration(m.rng.IntN(200)) * time.Millisecond)
+			b.sleep(time.Duration(m.rng.IntN([]int{200, 200, 200, 5000}[m.rng.IntN(4)])) * time.Millisecond)
 			switch {
 			case a.over:
 				return nil

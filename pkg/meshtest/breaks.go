@@ -46,6 +46,7 @@ type breaks struct {
 	toldOnce             bool // C28: a dead letter of a call counts though no owner was told
 	newLetters           bool // C28: it is told when it is stored, and not when its tuple comes again
 	movesUnrest          bool // C29: who does does not look whether something beyond the floors was applied
+	movesNoFloors        bool // C29: what was applied is left behind, and no floor comes in its place
 	movesLate            bool // C29: who copies does not ask whether somebody else was asked meanwhile
 	earlyLetters         bool // C27: a stateful task stores a dead letter before the commit that says why
 }

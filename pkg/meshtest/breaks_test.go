@@ -63,6 +63,7 @@ var counterexamples = []counterexample{
 	{"C26", "what a lease says of an earlier pause counts", 1000, 3200, restless, func(p *plant) { p.options.broken.anyPause = true }},
 	{"C29", "who copies state into other tasks does not ask whether somebody else was asked to meanwhile", 1000, 0, dividing, func(p *plant) { p.options.broken.movesLate = true }},
 	{"C29b", "who copies does not look whether something beyond the floors was applied", 1000, 450, dividing, func(p *plant) { p.options.broken.movesUnrest = true }},
+	{"C29c", "what was applied is left behind there, and no floor comes in its place", 100, 0, lagging, func(p *plant) { p.options.broken.movesNoFloors = true }},
 }
 
 func lossy(p *plant) { p.lossy, p.options.Faults[StreamLoss] = true, 1000 }
@@ -85,6 +86,12 @@ func restless(p *plant) {
 func dividing(p *plant) {
 	restless(p)
 	p.divides = true
+}
+
+// lagging is that while floors become durable late.
+func lagging(p *plant) {
+	dividing(p)
+	p.options.Begins = true
 }
 
 // unsteady has spouts and tasks replaced often.

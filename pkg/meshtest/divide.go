@@ -130,6 +130,9 @@ func (m *mesh) divide(a *actor) bool {
 					return place(group)
 				},
 			}
+			if m.broken.movesNoFloors {
+				move.Floors = nil
+			}
 			if !m.broken.movesLate {
 				move.Still = still
 			}
