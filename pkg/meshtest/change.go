@@ -46,6 +46,7 @@ func (m *mesh) change(a *actor) error {
 		}
 		m.resume()
 	}
+	held := false
 	for m.applied.revision < m.last() {
 		if m.applied.revision == 1 || m.rng.IntN(2) == 0 { // or one right after the other
 			a.sleep(time.Duration(200+m.rng.IntN(1500)) * time.Millisecond)
@@ -60,8 +61,17 @@ func (m *mesh) change(a *actor) error {
 				a.sleep(100 * time.Millisecond)
 			}
 		}
+		if held = m.Holds && m.faulty && !held && m.applied.revision > 1 && m.rng.IntN(2) == 0; held { // somebody has paused it, and another change comes first
+			m.note("it stays paused")
+			m.tell(func(t *applied) { t.closed = false })
+			a.sleep(time.Duration(m.rng.IntN(1000)) * time.Millisecond)
+			continue
+		}
 		m.resume()
 		m.tidy(a)
+	}
+	if held {
+		m.resume()
 	}
 	return nil
 }

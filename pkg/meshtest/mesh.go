@@ -80,6 +80,7 @@ type Options struct {
 	// Divide says how many tasks a node has in a revision from the second on, unless workers compete for it; nil: as many as in the first.
 	Divide  func(node string, revision uint32) int
 	Convoys bool // partitions have their roots travel together, now and then
+	Holds   bool // a pause outlasts a change, now and then
 	Begins  bool // partitions commit their floors on the side
 	// Replay says which dead letters are replayed, by an operator who does so now and then, and to the end once the last revision is applied. nil: none.
 	Replay func(l *tuple.Letter) bool

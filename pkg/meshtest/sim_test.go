@@ -24,7 +24,7 @@ var (
 func TestSimulation(t *testing.T) {
 	simulate(t, *seeds, func(seed uint64, x Window) (*Result, error) {
 		p := newPlant(seed)
-		p.options.Window, p.options.Begins = x, seed%13 > 6
+		p.options.Window, p.options.Begins, p.options.Holds = x, seed%13 > 6, seed%19 > 8
 		return p.run()
 	})
 }
