@@ -41,6 +41,7 @@ func (p part1) garbled(task int32) (is bool) { return (p.Q+p.J+int(task))%13 == 
 func (p part1) clerkSays(task int32) string {
 	return fmt.Sprintf(`{"q":%d,"j":%d,"clerk":%d}`, p.Q, p.J, task)
 }
+
 func (p part1) ledgerSays() string                { return fmt.Sprintf(`{"q":%d,"j":%d,"booked":true}`, p.Q, p.J) }
 func (p part1) entry() string                     { return fmt.Sprintf("%d.%d", p.Q, p.J) }
 func read[T any](t *tuple.Tuple) (v T, err error) { err = json.Unmarshal(t.Payload, &v); return v, err }

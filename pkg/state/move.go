@@ -175,7 +175,7 @@ func RaiseFloors(ctx context.Context, s Store, tasks []Task, floors map[tuple.Or
 	return err
 }
 
-// ErrUnrest: a task has applied something that, as far as floors say, is still to come. It would be applied again where nobody knows of it.
+// ErrUnrest says that a task has applied something that, as far as floors say, is still to come. It would be applied again where nobody knows of it.
 var ErrUnrest = errors.New("it is not at rest")
 
 // seize claims tasks, and returns the highest floors that they or their spouts know of. Below these lies everything that was applied: a spout that lost what it
