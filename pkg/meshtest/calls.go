@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/topology"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -103,45 +102,15 @@ func (o *callOwner) own(a *actor) error {
 			return err
 		}
 	}
-	if err := m.introduce(a, o.current() == o, member.Member{Logs: []member.Log{{Name: spout.CallLog}}}); err != nil {
-		return err
-	}
-	traces := c.Traces()
-	for {
-		ds := o.inbox
-		o.inbox = nil
-		c.Apply(ds)
-		end, pause := int64(math.MaxInt64), m.paused(a)
-		if pause > 0 {
-			end = traces
-		}
-		if a.draining > 0 {
-			end = 0
-		}
-		err := c.Look(ctx)
-		if err == nil {
-			err = c.Tick(ctx)
-		}
-		if err == nil {
-			err = c.PumpTo(ctx, end)
-		}
-		if errors.Is(err, spout.ErrStale) {
-			return err
-		}
-		if o.gatherer == nil && m.rng.IntN(10) == 0 { // under lateGather
-			if err := o.gather(g, revision); err != nil {
-				return err
-			}
-		}
-		if o.gatherer != nil && o.gatherer.over {
+	return m.emitLog(a, spout.CallLog, c, &o.inbox, func() bool { return o.current() == o }, func() error {
+		switch {
+		case o.gatherer != nil && o.gatherer.over:
 			return errReplaced
+		case o.gatherer == nil && m.rng.IntN(10) == 0: // under lateGather
+			return o.gather(g, revision)
 		}
-		m.renew(a, o.current() == o, member.Member{Logs: []member.Log{c.Mark(pause, traces)}})
-		if n, _ := c.Open(); m.leaves(a, o.current() == o, n) {
-			return errors.Join(errChanged, c.Settle(ctx))
-		}
-		a.sleep(20 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 // gather takes the input of replies over, and starts its loop.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/trace"
 	"github.com/boltmesh/boltmesh/pkg/tuple"
@@ -149,40 +148,8 @@ func (m *mesh) replayAll(a *actor, owner *replayOwner) error {
 		return err
 	}
 	owner.replay = r
-	if err := m.introduce(a, m.replayer == owner, member.Member{Logs: []member.Log{{Name: spout.ReplayLog}}}); err != nil {
-		return err
-	}
-	traces := r.Traces()
-	for {
-		ds := owner.inbox
-		owner.inbox = nil
-		r.Apply(ds)
-		end, pause := int64(math.MaxInt64), m.paused(a)
-		if pause > 0 {
-			end = traces
-		}
-		if a.draining > 0 {
-			end = 0
-		}
-		err := m.lapsed(a, m.replayer == owner)
-		if err == nil {
-			err = r.Look(ctx)
-		}
-		if err == nil {
-			err = r.Tick(ctx)
-		}
-		if err == nil {
-			err = r.PumpTo(ctx, end)
-		}
-		if errors.Is(err, spout.ErrStale) || errors.Is(err, errLapsed) {
-			return err
-		}
-		m.renew(a, m.replayer == owner, member.Member{Logs: []member.Log{r.Mark(pause, traces)}})
-		if n, _ := r.Open(); m.leaves(a, m.replayer == owner, n) {
-			return errors.Join(errChanged, r.Settle(ctx))
-		}
-		a.sleep(20 * time.Millisecond)
-	}
+	current := func() bool { return m.replayer == owner }
+	return m.emitLog(a, spout.ReplayLog, r, &owner.inbox, current, func() error { return m.lapsed(a, current()) })
 }
 
 // wayBack returns the edge that leads a letter back to its node.

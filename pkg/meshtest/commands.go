@@ -2,13 +2,11 @@ package meshtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/member"
 	"github.com/boltmesh/boltmesh/pkg/partition"
 	"github.com/boltmesh/boltmesh/pkg/spout"
 	"github.com/boltmesh/boltmesh/pkg/trace"
@@ -53,40 +51,8 @@ func (m *mesh) commandAll(a *actor, owner *commandOwner) error {
 		return err
 	}
 	owner.commands = c
-	if err := m.introduce(a, m.commander == owner, member.Member{Logs: []member.Log{{Name: spout.CommandLog}}}); err != nil {
-		return err
-	}
-	traces := c.Traces()
-	for {
-		ds := owner.inbox
-		owner.inbox = nil
-		c.Apply(ds)
-		end, pause := int64(math.MaxInt64), m.paused(a)
-		if pause > 0 {
-			end = traces
-		}
-		if a.draining > 0 {
-			end = 0
-		}
-		err := m.lapsed(a, m.commander == owner)
-		if err == nil {
-			err = c.Look(ctx)
-		}
-		if err == nil {
-			err = c.Tick(ctx)
-		}
-		if err == nil {
-			err = c.PumpTo(ctx, end)
-		}
-		if errors.Is(err, spout.ErrStale) || errors.Is(err, errLapsed) {
-			return err
-		}
-		m.renew(a, m.commander == owner, member.Member{Logs: []member.Log{c.Mark(pause, traces)}})
-		if n, _ := c.Open(); m.leaves(a, m.commander == owner, n) {
-			return errors.Join(errChanged, c.Settle(ctx))
-		}
-		a.sleep(20 * time.Millisecond)
-	}
+	current := func() bool { return m.commander == owner }
+	return m.emitLog(a, spout.CommandLog, c, &owner.inbox, current, func() error { return m.lapsed(a, current()) })
 }
 
 // commandEdge leads to the task of a group: nodes of simulated topologies that take commands are divided by it.
