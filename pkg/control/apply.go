@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -41,6 +42,14 @@ type Report struct {
 	Silent    []string      `json:"silent,omitempty"`  // live workers that do not
 	Idle      []string      `json:"idle,omitempty"`    // nodes that no worker runs
 	Warning   string        `json:"warning,omitempty"`
+}
+
+// warn adds to the warning.
+func (r *Report) warn(text string) {
+	if r.Warning != "" && text != "" {
+		text = r.Warning + "; " + text
+	}
+	r.Warning = cmp.Or(text, r.Warning)
 }
 
 // Apply validates a topology, creates the input streams of its nodes, makes it what the services run, and waits until every live worker reports it. One
@@ -118,9 +127,11 @@ func (c *change) run(ctx context.Context) error {
 	}
 	stopped := time.Now()
 	if c.old != nil {
-		if c.report.Warning, err = c.stop(ctx, before); err != nil {
+		warning, err := c.stop(ctx, before)
+		if err != nil {
 			return err
 		}
+		c.report.warn(warning)
 		if err := c.divide(ctx, c.was); err != nil {
 			return errors.Join(err, c.restore(ctx))
 		}
@@ -141,7 +152,20 @@ func (c *change) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.clean(ctx, removed)
+}
+
+// clean removes what the change has left behind, unless somebody else has begun to change the topology: to that one it may be wanted again.
+func (c *change) clean(ctx context.Context, removed []string) error {
 	c.tidy(ctx)
+	a, _, err := c.load(ctx, c.name)
+	if err != nil {
+		return err
+	}
+	if a.Revision != c.next.Revision || a.Change != "" {
+		c.report.warn(fmt.Sprintf("the topology is being changed again, or has been: inputs that revision %d does not have are left as they are", c.next.Revision))
+		return nil
+	}
 	if err := c.conn.Trim(ctx, inputs(c.plan)); err != nil {
 		return err
 	}

@@ -216,8 +216,8 @@ func (c *change) askOne(ctx context.Context, m member.Member, q DivideRequest) (
 func (c *change) tidy(ctx context.Context) {
 	for _, d := range c.report.Divided {
 		if err := c.tidyOne(ctx, d); err != nil {
-			c.report.Warning = fmt.Sprintf("what %s kept in %d tasks is still there beside what it keeps in %d: the next `boltmesh rebalance --tasks` removes it (%v)",
-				d.Node, d.From, d.To, err)
+			c.report.warn(fmt.Sprintf("what %s kept in %d tasks is still there beside what it keeps in %d: the next `boltmesh rebalance --tasks` removes it (%v)",
+				d.Node, d.From, d.To, err))
 		}
 	}
 }

@@ -152,6 +152,49 @@ func TestTwoChangesAtOnce(t *testing.T) {
 	}
 }
 
+// TestOtherChangeMeanwhile lets a second change be made while the first still waits for a worker that does not follow: what the first removes behind it, the
+// second may need.
+func TestOtherChangeMeanwhile(t *testing.T) {
+	c, conn := setup(t)
+	apply(t, c, rooms, control.ApplyOptions{})
+	w := spoutWorker(15, 15)
+	w.follow = false
+	w.start(t, c, conn)
+	more := func(tasks string) string {
+		return strings.Replace(changed(), "save: readings}", "save: readings, tasks: "+tasks+"}", 1)
+	}
+	first := make(chan control.Report, 1)
+	go func() {
+		r, err := c.Apply(t.Context(), document(t, more("3")), control.ApplyOptions{Timeout: 3 * time.Second})
+		if err != nil {
+			t.Error(err)
+		}
+		first <- r
+	}()
+	for { // until it waits
+		a, err := c.Get(t.Context(), "rooms")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Revision == 2 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if r := apply(t, c, more("9"), control.ApplyOptions{Timeout: time.Second}); r.Revision != 3 {
+		t.Errorf("second: %+v", r)
+	}
+	if r := <-first; !strings.Contains(r.Warning, "is being changed again, or has been") {
+		t.Errorf("first: %+v", r)
+	}
+	in, err := conn.Take(t.Context(), "rooms", "clean", 8, 1, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	runs(t, c, 3, false)
+}
+
 // interrupt leaves the topology as a change does that is killed.
 func interrupt(t *testing.T, conn *jetstream.Conn) {
 	t.Helper()

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
-	"github.com/boltmesh/boltmesh/pkg/tuple"
 )
 
 // ErrNobody says that nobody serves a subject now.
@@ -58,9 +57,9 @@ func (c *Conn) JoinSingly(ctx context.Context, topology, node string) (*Single, 
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := js.Consumer(ctx, StreamName(topology, node, tuple.Shared), sharedConsumer)
+	consumer, err := sharedOf(ctx, js, topology, node)
 	if err != nil {
-		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
+		return nil, err
 	}
 	in := &Single{consumer: consumer, closing: make(chan struct{})}
 	go in.keep(ackWait / 3)

@@ -78,7 +78,7 @@ func (c *Conn) Take(ctx context.Context, topology, node string, task int32, epoc
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, missing(err)
 	}
 	lost := func() bool { return nc.Stats().Reconnects != reconnects }
 	return open(nc, consumer, batch, slack, lost)
@@ -179,11 +179,31 @@ func (c *Conn) Join(ctx context.Context, topology, node string, batch int) (*Inb
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := js.Consumer(ctx, StreamName(topology, node, tuple.Shared), sharedConsumer)
+	consumer, err := sharedOf(ctx, js, topology, node)
 	if err != nil {
-		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, err)
+		return nil, err
 	}
 	return open(nc, consumer, batch, 1, nil)
+}
+
+// sharedOf returns the consumer of a shared input.
+func sharedOf(ctx context.Context, js jetstream.JetStream, topology, node string) (jetstream.Consumer, error) {
+	consumer, err := js.Consumer(ctx, StreamName(topology, node, tuple.Shared), sharedConsumer)
+	if err != nil {
+		return nil, fmt.Errorf("shared consumer of %s/%s: %w", topology, node, missing(err))
+	}
+	return consumer, nil
+}
+
+// ErrNoInput says that an input's stream is gone, or the consumer that workers share: Provision makes them.
+var ErrNoInput = errors.New("the input is not there")
+
+// missing makes ErrNoInput of what the server says.
+func missing(err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("%w: %w", ErrNoInput, err)
+	}
+	return err
 }
 
 // slack is how much larger the client's channel of an owned task is than what the server hands out before an acknowledgement: heartbeats and other status
@@ -214,7 +234,7 @@ func (in *Inbox) pump() {
 	for delivery := uint64(1); ; delivery++ {
 		m, err := in.messages.Next()
 		for ; errors.Is(err, jetstream.ErrNoHeartbeat); m, err = in.messages.Next() {
-			if silent++; in.lost != nil && silent == inVain {
+			if silent++; silent == inVain {
 				in.gap.Store(true)
 			}
 		}
@@ -260,15 +280,16 @@ func (in *Inbox) keep(every time.Duration) {
 var (
 	// ErrReplaced says that the consumer is gone: another owner has taken the task.
 	ErrReplaced = errors.New("the consumer has been replaced by another owner's")
-	// ErrInterrupted says that the connection was lost and is back, that a delivery is missing, or that the consumer is silent. What the server had handed out may never have arrived, and it would wait for the
-	// acknowledgement of that while the frames behind go first: the task must be taken again.
+	// ErrInterrupted says that the connection was lost and is back, that a delivery is missing, or that the consumer is silent. What the server had handed out
+	// may never have arrived, and it would wait for the acknowledgement of that while the frames behind go first: the task must be taken again. Of a shared
+	// input, only that the consumer is silent.
 	ErrInterrupted = errors.New("frames may have been lost on their way: the task begins again at the first frame that is not acknowledged")
 )
 
 // Fetch implements bolt.Inbox.
 func (in *Inbox) Fetch(ctx context.Context, most int) ([]bolt.Delivery, error) {
 	out, err := in.fetch(ctx, most)
-	if in.lost != nil && (in.gap.Load() || in.lost()) { // asked last: what came over the new connection must not get out
+	if in.gap.Load() || in.lost != nil && in.lost() { // asked last: what came over the new connection must not get out
 		return nil, ErrInterrupted
 	}
 	return out, err
@@ -315,11 +336,15 @@ func (in *Inbox) first(ctx context.Context) (jetstream.Msg, error) {
 	}
 }
 
+// why says what has ended the pull.
 func (in *Inbox) why() error {
 	select {
 	case err := <-in.failed:
 		in.failed <- err
 		if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+			if in.lost == nil { // nobody replaces what workers share
+				return fmt.Errorf("%w: %w", ErrNoInput, err)
+			}
 			return ErrReplaced
 		}
 		return fmt.Errorf("pull: %w", err)

@@ -84,7 +84,11 @@ func (h *host) callLoop(ctx, hard context.Context) error {
 // gather takes the input of replies over and runs its loop until ctx ends. What comes out of the channel is why it has ended; then the channel is closed.
 func (h *host) gather(ctx context.Context, calls *spout.Calls, epoch uint64) (<-chan error, error) {
 	name := h.plan.Topology.Name
-	inbox, err := h.Conn.Take(ctx, name, topology.ReplyNode, 0, epoch, repliesAtOnce)
+	var inbox *jetstream.Inbox
+	err := h.provided(ctx, topology.ReplyNode, 0, func() (err error) {
+		inbox, err = h.Conn.Take(ctx, name, topology.ReplyNode, 0, epoch, repliesAtOnce)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

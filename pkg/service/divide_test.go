@@ -120,3 +120,22 @@ func TestDivideInterrupted(t *testing.T) {
 	}
 	h.check()
 }
+
+// TestInputsAreLost removes the inputs of two nodes under load, one of them of tasks, the other one competed for: they are made anew, and what was in them comes again.
+func TestInputsAreLost(t *testing.T) {
+	h := newHall(t)
+	h.under(func() {
+		h.await("readings pass", func() bool { h.outcome.mu.Lock(); defer h.outcome.mu.Unlock(); return len(h.totals) == hallDevices })
+		if err := h.conn.Remove(t.Context(), "halls", []string{"total", "seen"}); err != nil {
+			t.Fatal(err)
+		}
+		h.await("the inputs are there again", func() bool {
+			inputs, err := h.conn.Inputs(t.Context(), "halls")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.Contains(inputs, "total") && slices.Contains(inputs, "seen")
+		})
+	})
+	h.check()
+}

@@ -168,11 +168,14 @@ func (h *host) loop(ctx, hard context.Context, task int32, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	if task == tuple.Shared {
-		inbox, err = h.join(hard, l.Fetch)
-	} else {
-		inbox, err = h.Conn.Take(ctx, name, h.node.ID, task, h.consumer(epoch), l.Fetch)
-	}
+	err = h.provided(hard, h.node.ID, task, func() (err error) {
+		if task == tuple.Shared {
+			inbox, err = h.join(hard, l.Fetch)
+		} else {
+			inbox, err = h.Conn.Take(ctx, name, h.node.ID, task, h.consumer(epoch), l.Fetch)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,12 @@ package service
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/boltmesh/boltmesh/pkg/bolt"
+	"github.com/boltmesh/boltmesh/pkg/jetstream"
 )
 
 // input is an inbox as a loop holds it.
@@ -20,6 +23,23 @@ func (h *host) join(ctx context.Context, batch int) (input, error) {
 		return h.Conn.JoinSingly(ctx, name, h.node.ID)
 	}
 	return h.Conn.Join(ctx, name, h.node.ID, batch)
+}
+
+// provided opens a task's input. One that is not there any more it makes first: somebody has removed its stream, or NATS has lost it. What was in it its roots send
+// again. A worker of a revision that is not the applied one makes none: the input may have been removed with that.
+func (h *host) provided(ctx context.Context, node string, task int32, open func() error) error {
+	gone := open()
+	if !errors.Is(gone, jetstream.ErrNoInput) {
+		return gone
+	}
+	if now, err := h.look(ctx); err != nil || now.key == 0 {
+		return errors.Join(gone, err)
+	}
+	if err := h.Conn.Provision(ctx, []jetstream.Input{{Topology: h.plan.Topology.Name, Node: node, Tasks: []int32{task}}}); err != nil {
+		return errors.Join(gone, err)
+	}
+	h.failed(h.at(), "take the input of "+node, fmt.Errorf("%w: it was made anew", gone))
+	return open()
 }
 
 // gentle is an inbox that stops fetching when told to stop; what was fetched before is finished. With a linger it waits so long for a batch to fill, except for
