@@ -11,8 +11,24 @@ import (
 )
 
 func TestRevised(t *testing.T) {
-	if bytes.Equal(revised(1), revised(2)) || !bytes.Equal(revised(1), source) {
+	if revised(1) == revised(2) || revised(1) != string(source) {
 		t.Error("the topology does not name its revision")
+	}
+	one, same := newChanges(1), newChanges(1)
+	for range 100 {
+		document, err := one.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, _ := same.next(); again != document {
+			t.Fatal("revisions do not follow from their seeds alone")
+		}
+		if !strings.Contains(document, fmt.Sprintf("set: {revision: %d}", one.n)) {
+			t.Fatalf("it does not name its revision:\n%s", document)
+		}
+	}
+	if len(one.tasks) != len(divided) {
+		t.Errorf("other numbers of tasks have %v", one.tasks)
 	}
 }
 
