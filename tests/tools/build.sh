@@ -71,6 +71,7 @@ build_own() { # build_own NAME PACKAGE FLAG...: from the module in the folder of
 #   - it looks a document up by its _id only if the filter has nothing else, and reads the whole collection otherwise;
 #   - and so it does even then, as the lookup is not the expression that the index is on;
 #   - it does not say, as MongoDB does, which index a duplicate key is in, so that the product has to ask;
+#   - it finds what an update matches and writes it in two transactions, so that of two updates of one document, each for a lower version, the lower may be the last;
 #   - its writers poll SQLite's lock, sleeping up to 100 ms, where they could wait for each other.
 build_ferretdb() {
   local copy=$tools/.ferretdb.src source
@@ -79,6 +80,7 @@ build_ferretdb() {
   source=$(go -C "$here" list -mod=readonly -m -f '{{.Dir}}' github.com/FerretDB/FerretDB)
   cp -r --no-preserve=mode "$source" "$copy"
   change "$copy/internal/handler/msg_update.go" 's/^\t\tresult, err := common\.UpdateDocument(.*/&\n\t\tcloser.Close()/'
+  change "$copy/internal/handler/msg_update.go" 's/^func (h \*Handler) updateDocument(.*/var updating sync.Mutex\n\n&\n\tupdating.Lock()\n\tdefer updating.Unlock()\n/; s/^\t"fmt"$/&\n\t"sync"/'
   change "$copy/internal/handler/msg_insert.go" 's/`E11000 duplicate key error collection: %s\.%s`, params\.DB, params\.Collection)/`E11000 duplicate key error collection: %s.%s%s`, params.DB, params.Collection, map[bool]string{true: " index: _id_ dup key"}[strings.Contains(err.Error(), "_id_")])/; s/^\t"slices"$/&\n\t"strings"/'
   change "$copy/internal/handler/msg_findandmodify.go" 's/`E11000 duplicate key error collection: %s\.%s`, db, coll)/`E11000 duplicate key error collection: %s.%s%s`, db, coll, map[bool]string{true: " index: _id_ dup key"}[strings.Contains(be.Error(), "_id_")])/; s/^\t"fmt"$/&\n\t"strings"/'
   change "$copy/internal/util/fsql/db.go" 's/^\t"time"$/\t"sync"\n&/; s/^func (db \*DB) InTransaction(.*/var writer sync.Mutex\n\n&\n\twriter.Lock()\n\tdefer writer.Unlock()\n/'

@@ -43,6 +43,7 @@ func Run(t *testing.T, traits Traits, open Open) {
 		{"known versions among new ones", testKnownAmongNew},
 		{"first versions", testFirstVersions},
 		{"concurrent versions", testConcurrentVersions},
+		{"racing versions", testRacingVersions},
 		{"concurrent inserts", testConcurrentInserts},
 		{"refusals", testRefusals},
 		{"values", testValues},
@@ -249,6 +250,30 @@ func testConcurrentVersions(t *storeTest) {
 		t.Fatalf("%d episodes, want %d", len(got), episodes)
 	}
 	for _, body := range got {
+		if !strings.Contains(canonical(t, []byte(body)), fmt.Sprintf(`"version" int:%d `, versions)) {
+			t.Errorf("episode stayed at %s, want version %d", body, versions)
+		}
+	}
+}
+
+// testRacingVersions has each version of an episode written once, at the same moment as the others: by different owners around a takeover, and by different
+// workers of the output.
+func testRacingVersions(t *storeTest) {
+	const episodes, versions = 60, 4
+	for i := range episodes {
+		id := fmt.Sprint("e", i)
+		t.write(versioned(id, 1, `"x":1`))
+		var wg sync.WaitGroup
+		for v := range int64(versions - 1) {
+			wg.Go(func() {
+				if refused, err := t.store.Write(background, []document.Document{versioned(id, v+2, `"x":1`)}); err != nil || len(refused) > 0 {
+					t.Errorf("write: %v, refused %v", err, refused)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for _, body := range t.all("episodes") {
 		if !strings.Contains(canonical(t, []byte(body)), fmt.Sprintf(`"version" int:%d `, versions)) {
 			t.Errorf("episode stayed at %s, want version %d", body, versions)
 		}
